@@ -1,0 +1,52 @@
+"""Running a command in a workspace: one request, a stream of newline-delimited JSON frames, the last one says how it ended."""
+
+from typing import Annotated, Literal
+
+from pydantic import Base64Bytes, Field, TypeAdapter
+
+from ff_core.contract.base import Channel, Request, View
+
+MEDIA_TYPE = "application/x-ndjson"
+TIMEOUT_S_MAX = 3600.0
+
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)]
+NoNul = Annotated[str, Field(pattern=r"^[^\x00]*$", max_length=131_072)]
+
+
+class ExecRequest(Request):
+    """A command: a list of words, no shell. Runs as the workspace's user, by default in the repository."""
+
+    argv: Annotated[list[NoNul], Field(min_length=1, max_length=1000)]
+    cwd: Annotated[NoNul, Field(max_length=4096)] | None = None
+    """Directory relative to the repository; must stay inside the workspace."""
+    env: Annotated[dict[EnvName, NoNul], Field(max_length=100, default_factory=dict)]
+    stdin: Annotated[str, Field(max_length=1_000_000)] | None = None
+    timeout_s: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] = 600.0
+
+
+class ExecOutput(View):
+    """A piece of what the command wrote; bytes, base64 on the wire."""
+
+    kind: Literal["output"] = "output"
+    channel: Channel
+    data: Base64Bytes
+
+
+class ExecExit(View):
+    """The command ended. A negative code is the signal that killed it."""
+
+    kind: Literal["exit"] = "exit"
+    exit_code: int
+    timed_out: bool = False
+
+
+class ExecError(View):
+    """The command could not be started, or its stream broke."""
+
+    kind: Literal["error"] = "error"
+    code: str
+    message: str
+
+
+ExecFrame = Annotated[ExecOutput | ExecExit | ExecError, Field(discriminator="kind")]
+EXEC_FRAME: TypeAdapter[ExecFrame] = TypeAdapter(ExecFrame)
