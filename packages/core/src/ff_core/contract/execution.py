@@ -1,8 +1,9 @@
 """Running a command in a workspace: one request, a stream of newline-delimited JSON frames, the last one says how it ended."""
 
-from typing import Annotated, Literal
+from base64 import b64decode, b64encode
+from typing import Annotated, Any, Literal
 
-from pydantic import Base64Bytes, Field, TypeAdapter
+from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter
 
 from ff_core.contract.base import Channel, Request, View
 
@@ -11,6 +12,16 @@ TIMEOUT_S_MAX = 3600.0
 
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)]
 NoNul = Annotated[str, Field(pattern=r"^[^\x00]*$", max_length=131_072)]
+
+
+def _decode(value: Any) -> Any:
+    return b64decode(value, validate=True) if isinstance(value, str) else value
+
+
+Bytes = Annotated[
+    bytes, BeforeValidator(_decode), PlainSerializer(lambda b: b64encode(b).decode(), return_type=str, when_used="json")
+]
+"""Bytes here, base64 (RFC 4648, section 4) on the wire."""
 
 
 class ExecRequest(Request):
@@ -25,11 +36,11 @@ class ExecRequest(Request):
 
 
 class ExecOutput(View):
-    """A piece of what the command wrote; bytes, base64 on the wire."""
+    """A piece of what the command wrote."""
 
     kind: Literal["output"] = "output"
     channel: Channel
-    data: Base64Bytes
+    data: Bytes
 
 
 class ExecExit(View):
