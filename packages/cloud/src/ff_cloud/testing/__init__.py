@@ -1,0 +1,1 @@
+"""Shipped fakes and real parts for tests, usable by every package's tests."""

@@ -1,0 +1,282 @@
+"""Calling the daemon of one VM. What comes back was written in a VM, so it is bounded and checked like any input."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, TypeVar
+
+import httpx2
+import structlog
+from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
+from pydantic_core import to_json
+
+from ff_core.contract.daemon import GENERATION_HEADER, Bind, Health, PrepareRepository, Repository
+from ff_core.contract.events import Event
+from ff_core.contract.execution import EXEC_FRAME, ExecError, ExecExit, ExecFrame, ExecRequest
+from ff_core.contract.problem import Problem, RemoteProblem
+from ff_core.contract.session import Answer, Interrupt, Interrupted, MessageView, NewMessage, NewSession, SessionView
+from ff_core.errors import FFError
+from ff_core.ids import RequestId, SessionId
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT_S = 3.0
+HEALTH_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 30.0
+INTERRUPT_TIMEOUT_S = 60.0
+"""The agent is given time to stop by itself."""
+GRACE_S = 15.0
+"""What a daemon gets beyond a time limit that it keeps itself."""
+SILENCE_S_MAX = 40.0
+"""Without a byte on the event stream; the daemon sends a comment every 10 s."""
+POLL_S = 0.02
+RESPONSE_BYTES_MAX = 16 * 1024 * 1024
+EVENT_BYTES_MAX = 4 * 1024 * 1024
+FRAME_BYTES_MAX = 4 * 1024 * 1024
+
+HEALTH: TypeAdapter[Health] = TypeAdapter(Health)
+REPOSITORY: TypeAdapter[Repository] = TypeAdapter(Repository)
+SESSION: TypeAdapter[SessionView] = TypeAdapter(SessionView)
+SESSIONS: TypeAdapter[list[SessionView]] = TypeAdapter(list[SessionView])
+MESSAGE: TypeAdapter[MessageView] = TypeAdapter(MessageView)
+EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+INTERRUPTED: TypeAdapter[Interrupted] = TypeAdapter(Interrupted)
+
+
+class VmUnreachable(FFError):
+    """The workspace's VM does not answer; it is probably being restarted. Try again in a few seconds."""
+
+    code = "vm_unreachable"
+    status = 503
+
+
+class VmMisbehaved(FFError):
+    """The workspace's VM answered with something we don't understand. Try again; if it stays, make a new workspace."""
+
+    code = "vm_misbehaved"
+    status = 502
+
+
+class DaemonClient:
+    """The daemon at ``address``; cheap to make, keeps nothing but the shared pool ``http`` (which must not use proxies).
+
+    All methods raise :class:`VmUnreachable` when there is no answer in time (what was asked may have happened),
+    ``RemoteProblem`` with the daemon's own code when it refuses, and :class:`VmMisbehaved` for an answer out of bounds.
+    Requests with an id (sessions, messages) may be repeated, as may everything else but ``execute``.
+    """
+
+    def __init__(self, address: str, port: int, token: str, generation: int, http: httpx2.AsyncClient) -> None:
+        host = f"[{address}]" if ":" in address else address
+        self._base = f"http://{host}:{port}/v1"
+        self._headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
+        self._generation = {GENERATION_HEADER: str(generation)}
+        self._http = http
+
+    async def health(self, *, timeout_s: float = HEALTH_TIMEOUT_S) -> Health:
+        """The daemon is alive; the only call that a daemon of another generation answers too."""
+        return await self._call(HEALTH, "GET", "/health", timeout_s=timeout_s, headers={})
+
+    async def wait_healthy(self, timeout_s: float) -> Health:
+        """Ask for ``health`` until there is an answer. Raises :class:`VmUnreachable` after ``timeout_s``."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    try:
+                        return await self.health()
+                    except VmUnreachable:
+                        await asyncio.sleep(POLL_S)
+        except TimeoutError as exc:
+            raise VmUnreachable(f"The workspace's VM did not answer within {timeout_s:g} s of its start. Try again.") from exc
+
+    async def bind(self, wanted: Bind) -> Health:
+        """Give the VM to a workspace, or renew how its agents reach the model."""
+        return await self._call(HEALTH, "POST", "/bind", wanted)
+
+    async def prepare_repository(self, wanted: PrepareRepository) -> Repository:
+        """Make the checkout; takes as long as the clone does, at most ``wanted.timeout_s`` and some grace."""
+        return await self._call(REPOSITORY, "PUT", "/repository", wanted, timeout_s=wanted.timeout_s + GRACE_S)
+
+    async def repository(self) -> Repository:
+        """The checkout as it stands."""
+        return await self._call(REPOSITORY, "GET", "/repository")
+
+    async def create_session(self, wanted: NewSession) -> SessionView:
+        """Open a conversation."""
+        return await self._call(SESSION, "POST", "/sessions", wanted)
+
+    async def sessions(self) -> list[SessionView]:
+        """All conversations."""
+        return await self._call(SESSIONS, "GET", "/sessions")
+
+    async def session(self, session_id: SessionId) -> SessionView:
+        """One conversation."""
+        return await self._call(SESSION, "GET", f"/sessions/{session_id}")
+
+    async def send(self, session_id: SessionId, message: NewMessage) -> MessageView:
+        """Hand over a prompt; when this returns it is durable in the VM."""
+        return await self._call(MESSAGE, "POST", f"/sessions/{session_id}/messages", message)
+
+    async def interrupt(self, session_id: SessionId, wanted: Interrupt) -> Interrupted:
+        """Stop the running turn."""
+        path = f"/sessions/{session_id}/interrupt"
+        return await self._call(INTERRUPTED, "POST", path, wanted, timeout_s=INTERRUPT_TIMEOUT_S)
+
+    async def answer(self, session_id: SessionId, request_id: RequestId, answer: Answer) -> SessionView:
+        """Answer a permission request or a question."""
+        return await self._call(SESSION, "POST", f"/sessions/{session_id}/requests/{request_id}", answer)
+
+    @asynccontextmanager
+    async def execute(self, wanted: ExecRequest) -> AsyncIterator[AsyncGenerator[ExecFrame, None]]:
+        """Run a command for as long as the block lasts; entered when it runs, which may be long before it writes anything.
+
+        Frames as they come, the last is an ``ExecExit`` or an ``ExecError``; leaving before kills the command. A stream
+        that breaks before the last frame raises :class:`VmUnreachable`. A slow reader slows the command down.
+        """
+        async with (
+            self._open("POST", "/exec", wanted, silence_s_max=wanted.timeout_s + GRACE_S) as response,
+            aclosing(_exec_frames(response)) as frames,
+        ):
+            yield frames
+
+    async def events(self, after: int) -> AsyncGenerator[Event, None]:
+        """The journal from ``after`` on, then what happens, until the daemon ends it; then resume from the last ``seq``.
+
+        The daemon ends it when it stops, and when this reader is too slow.
+        """
+        params = {"after": str(after)}
+        async with self._open("GET", "/events", params=params, silence_s_max=SILENCE_S_MAX) as response:
+            try:
+                source = httpx2.EventSource(response, max_event_size=EVENT_BYTES_MAX)
+                async with aclosing(_frames(source)) as frames:
+                    async for frame in frames:
+                        yield _parse(EVENT, frame.data)
+            except httpx2.SSEError as exc:
+                raise VmMisbehaved from exc
+
+    async def _call(
+        self,
+        answer: TypeAdapter[T],
+        method: str,
+        path: str,
+        body: BaseModel | None = None,
+        *,
+        timeout_s: float = ANSWER_TIMEOUT_S,
+        headers: Mapping[str, str] | None = None,
+    ) -> T:
+        try:
+            async with (
+                asyncio.timeout(timeout_s),  # the pool's limits are per read, and a VM may drip
+                self._open(method, path, body, silence_s_max=timeout_s, headers=headers) as response,
+            ):
+                content = await _read(response)
+        except TimeoutError as exc:
+            raise VmUnreachable(f"The workspace's VM did not answer within {timeout_s:g} s. Try again.") from exc
+        return _parse(answer, content)
+
+    @asynccontextmanager
+    async def _open(
+        self,
+        method: str,
+        path: str,
+        body: BaseModel | None = None,
+        *,
+        silence_s_max: float,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[httpx2.Response]:
+        """A response that is no refusal, its body not read yet; closed with the block, however that is left."""
+        try:
+            async with self._http.stream(
+                method,
+                self._base + path,
+                params=params,
+                content=None if body is None else to_json(revealed(body)),
+                headers={
+                    **self._headers,
+                    **(self._generation if headers is None else headers),
+                    **({"Content-Type": "application/json"} if body is not None else {}),
+                },
+                timeout=httpx2.Timeout(silence_s_max, connect=CONNECT_TIMEOUT_S, write=ANSWER_TIMEOUT_S),
+                follow_redirects=False,
+            ) as response:
+                if not response.is_success:
+                    raise _refusal(response, await _read(response))
+                yield response
+        except httpx2.RequestError as exc:
+            raise VmUnreachable from exc
+
+
+def revealed(value: Any) -> Any:
+    """``value`` as it goes over the wire: models as dictionaries, secrets in clear (pydantic's own dump masks them)."""
+    match value:
+        case BaseModel():
+            return {name: revealed(getattr(value, name)) for name in type(value).model_fields}
+        case SecretStr():
+            return value.get_secret_value()
+        case dict():
+            return {key: revealed(item) for key, item in value.items()}
+        case list() | tuple():
+            return [revealed(item) for item in value]
+        case _:
+            return value
+
+
+def _refusal(response: httpx2.Response, content: bytes) -> FFError:
+    """The error that a refusing response stands for. Our token being refused is our own fault and no business of users."""
+    if response.status_code == 401:
+        log.error("daemon.token_refused", url=str(response.url))
+        return FFError()
+    try:
+        problem = Problem.model_validate_json(content)
+        return RemoteProblem(problem.model_copy(update={"status": response.status_code}))
+    except ValidationError:
+        log.warning("daemon.no_problem_document", url=str(response.url), status=response.status_code)
+        return VmMisbehaved()
+
+
+async def _read(response: httpx2.Response) -> bytes:
+    content = bytearray()
+    async for chunk in response.aiter_bytes():
+        content += chunk
+        if len(content) > RESPONSE_BYTES_MAX:
+            raise VmMisbehaved
+    return bytes(content)
+
+
+async def _exec_frames(response: httpx2.Response) -> AsyncGenerator[ExecFrame, None]:
+    try:
+        async with aclosing(_lines(response)) as lines:
+            async for line in lines:
+                frame = _parse(EXEC_FRAME, line)
+                yield frame
+                if isinstance(frame, ExecExit | ExecError):
+                    return
+    except httpx2.RequestError as exc:
+        raise VmUnreachable from exc
+    raise VmUnreachable("The connection to the workspace's VM broke before the command ended.")
+
+
+async def _lines(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
+    """The complete lines of a body."""
+    rest = b""
+    async for chunk in response.aiter_bytes():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
+        if len(rest) > FRAME_BYTES_MAX:
+            raise VmMisbehaved
+
+
+async def _frames(source: httpx2.EventSource) -> AsyncGenerator[httpx2.ServerSentEvent, None]:
+    async for frame in source:
+        if frame.data:
+            yield frame
+
+
+def _parse(expected: TypeAdapter[T], content: bytes | str) -> T:
+    try:
+        return expected.validate_json(content)
+    except ValidationError as exc:
+        raise VmMisbehaved from exc

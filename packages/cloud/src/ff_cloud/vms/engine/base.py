@@ -1,0 +1,152 @@
+"""What makes VMs, as a promise: who calls it may die at any point and call again."""
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, Protocol
+
+from ff_core.ids import VmId
+
+ContainerState = Literal["created", "running", "exited", "dead"]
+"""``created``: never started. ``exited``: can be started again. ``dead``: half removed, can only be removed."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a VM may use: memory in bytes (swap included), processor cores (may be a fraction), processes."""
+
+    memory_bytes: int
+    cpus: float
+    pids: int
+
+
+@dataclass(frozen=True)
+class VmSpec:
+    """The VM that is wanted.
+
+    A higher ``generation`` asks for a new container over the same volume. ``fence`` orders the operations that act on
+    the VM: the higher one wins. ``environment`` is shown by ``docker inspect``, so nothing in it may be a secret.
+    """
+
+    vm_id: VmId
+    generation: int
+    fence: int
+    image: str
+    limits: Limits
+    token_sha256: str
+    user_label: str | None = None
+    """Whose it is, for people who look at the engine; opaque to us."""
+    extra_hosts: Mapping[str, str] = field(default_factory=dict)
+    """Host name to address, as the VM shall resolve it."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the daemon of a VM will listen. The address changes with every start."""
+
+    container_id: str
+    address: str
+    port: int
+
+
+@dataclass(frozen=True)
+class ContainerSeen:
+    """A container as the engine shows it. ``address`` is null unless it runs, ``exit_code`` unless it ended."""
+
+    id: str
+    state: ContainerState
+    address: str | None
+    generation: int
+    fence: int
+    exit_code: int | None
+    oom_killed: bool
+    started_at: datetime | None
+    image: str
+
+    @property
+    def running(self) -> bool:
+        """Its processes live; says nothing about whether the daemon answers."""
+        return self.state == "running"
+
+
+@dataclass(frozen=True)
+class Observed:
+    """All that the engine has of a VM. Neither container nor volume: there is no such VM, or none any more."""
+
+    vm_id: VmId
+    container: ContainerSeen | None
+    volume: bool
+
+
+@dataclass(frozen=True)
+class EngineEvent:
+    """Something happened to a VM's container. Says that it is worth looking, not what is there now."""
+
+    vm_id: VmId
+    kind: Literal["start", "oom", "die", "destroy"]
+
+
+@dataclass(frozen=True)
+class EngineReport:
+    """How the engine is, for ``doctor`` and ``readyz``. A ``network_ready`` of false is well: it is made on demand."""
+
+    version: str
+    api_version: str
+    image_present: bool
+    network: str
+    network_ready: bool
+
+
+class Engine(Protocol):
+    """Makes, shows and removes the VMs of one deployment; never touches those of another.
+
+    Every method may be repeated, may be raced and has a time limit. All raise ``DockerUnreachable`` when the engine
+    does not answer in time (what was asked may have happened) and ``EngineFailed`` when it refuses without a known reason.
+    """
+
+    async def ensure(self, spec: VmSpec) -> Endpoint:
+        """Make a container for ``spec`` exist and run over the VM's volume; adopt one that already does.
+
+        Calls with the same ``vm_id`` and ``generation`` give the same container, however many race. One of a lower
+        generation is replaced over the same volume. The endpoint may need a moment until it answers: poll its health.
+        Takes half a second to a minute. Raises ``StaleFence`` when the VM belongs to a newer operation or generation
+        (stop), ``NoCapacity`` (try later), ``ImageMissing`` (do not retry). What a failed call leaves, ``remove`` removes.
+        """
+        ...
+
+    async def observe(self, vm_id: VmId) -> Observed:
+        """What is there now. Never raises for "not there": may be called before ``ensure`` and after ``remove``."""
+        ...
+
+    async def observe_all(self) -> list[Observed]:
+        """Every VM of this deployment that has a container or a volume, found by label, in no order."""
+        ...
+
+    async def stop(self, vm_id: VmId) -> None:
+        """Stop the VM, keep container and volume. Asks politely and kills after ten seconds. No container: nothing to do."""
+        ...
+
+    async def start(self, vm_id: VmId) -> Endpoint:
+        """Start a stopped VM, or say where the running one is. Raises ``ContainerMissing``, ``NoCapacity``."""
+        ...
+
+    async def update_limits(self, vm_id: VmId, limits: Limits) -> None:
+        """Change the limits of a VM while it runs. Raises ``ContainerMissing``."""
+        ...
+
+    async def remove(self, vm_id: VmId) -> None:
+        """Remove container and volume with everything in it; returns when both are gone. Nothing there: nothing to do."""
+        ...
+
+    def events(self) -> AsyncGenerator[EngineEvent, None]:
+        """What happens to this deployment's containers, from the first ``anext`` on, until closed.
+
+        Raises ``DockerUnreachable`` when the stream ends. Events may be missed, so look at everything (``observe_all``)
+        after subscribing and now and then.
+        """
+        ...
+
+    async def check(self, image: str) -> EngineReport:
+        """How the engine is and whether it has ``image``. Changes nothing, takes milliseconds."""
+        ...
