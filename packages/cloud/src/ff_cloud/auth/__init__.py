@@ -1,0 +1,1 @@
+"""Who is who: passwords, access tokens, sessions, API keys, and limits on guessing."""

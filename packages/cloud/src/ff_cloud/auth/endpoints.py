@@ -1,0 +1,87 @@
+"""HTTP of signing up, in and out, and of API keys."""
+
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Depends, Request
+
+from ff_cloud.auth import service
+from ff_cloud.auth.service import Auth, Origin
+from ff_cloud.auth.throttle import network_of
+from ff_cloud.errors import IdempotencyReplay
+from ff_cloud.kit.caller import Caller, caller
+from ff_cloud.kit.http import Db
+from ff_cloud.kit.idempotency import Answer, IdempotencyKey, fingerprint_of, once
+from ff_core.contract.account import ApiKeyView, LogIn, NewApiKey, NewApiKeyView, Scope, SignUp, TokenView
+from ff_core.contract.page import Page
+from ff_core.ids import ApiKeyId
+
+router = APIRouter(prefix="/v1", tags=["accounts"])
+
+
+async def _auth(request: Request) -> Auth:
+    return cast(Auth, request.app.state.auth)
+
+
+async def _origin(request: Request) -> Origin:
+    host = None if request.client is None else request.client.host
+    return Origin(network_of(host), request.headers.get("user-agent", ""))
+
+
+TheAuth = Annotated[Auth, Depends(_auth)]
+TheOrigin = Annotated[Origin, Depends(_origin)]
+AnyCaller = Annotated[Caller, Depends(caller())]
+
+
+@router.post("/auth/signup", status_code=201)
+async def sign_up(body: SignUp, auth: TheAuth, origin: TheOrigin) -> TokenView:
+    """Open an account and log in."""
+    return await auth.sign_up(body, origin)
+
+
+@router.post("/auth/login")
+async def log_in(body: LogIn, auth: TheAuth, origin: TheOrigin) -> TokenView:
+    """Log in with e-mail and password."""
+    return await auth.log_in(body, origin)
+
+
+@router.post("/auth/logout", status_code=204)
+async def log_out(auth: TheAuth, who: AnyCaller) -> None:
+    """End the session of the access token that is sent."""
+    await auth.log_out(who)
+
+
+@router.post("/api-keys", status_code=201)
+async def make_key(
+    body: NewApiKey, request: Request, db: Db, auth: TheAuth, who: AnyCaller, key: IdempotencyKey
+) -> NewApiKeyView:
+    """Make an API key. The key itself is in this answer and nowhere else, so a repeated request gets a 409 that names its id."""
+    made: list[NewApiKeyView] = []
+
+    async def make() -> Answer:
+        made.append(await auth.make_key(tx, who, body))
+        return Answer(201, {"id": str(made[0].id)})
+
+    fingerprint = await fingerprint_of(request, request.app.state.secrets.fingerprint_key)
+    async with db.transaction(who.user_id) as tx:
+        answer = await once(tx, key, fingerprint, make)
+    if not made:
+        raise IdempotencyReplay(
+            "The earlier request with this Idempotency-Key made the API key, and its secret was shown then only. "
+            "If you did not get it, delete that key and ask again with a new Idempotency-Key.",
+            api_key_id=answer.body["id"],
+        )
+    return made[0]
+
+
+@router.get("/api-keys")
+async def list_keys(db: Db, who: Annotated[Caller, Depends(caller(Scope.ACCOUNT_READ))]) -> Page[ApiKeyView]:
+    """Your API keys, without their secrets. All of them are in one page."""
+    async with db.transaction(who.user_id) as tx:
+        return Page(items=tuple(await service.list_keys(tx)))
+
+
+@router.delete("/api-keys/{key_id}", status_code=204)
+async def delete_key(key_id: ApiKeyId, db: Db, auth: TheAuth, who: AnyCaller) -> None:
+    """End an API key at once. A key may end itself, and no other one."""
+    async with db.transaction(who.user_id) as tx:
+        await auth.delete_key(tx, who, key_id)

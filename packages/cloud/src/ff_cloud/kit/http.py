@@ -1,0 +1,28 @@
+"""What every HTTP app of the server has: problem documents, request ids, limits; and the doors to its parts."""
+
+from typing import Annotated, cast
+
+from fastapi import Depends, FastAPI, Request
+
+from ff_cloud.kit import http_problems
+from ff_cloud.kit.db import Database
+from ff_cloud.kit.http_middleware import BodyLimit, CatchAll, RequestContext, SecurityHeaders
+from ff_core.world import World
+
+
+def equip(app: FastAPI, *, world: World, body_bytes_max: int) -> None:
+    """Add error handlers and middlewares. Call it once, after other middlewares were added and before serving."""
+    http_problems.install(app)
+    # The one added last is outermost.
+    app.add_middleware(BodyLimit, bytes_max=body_bytes_max)
+    app.add_middleware(CatchAll)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(RequestContext, world=world)
+
+
+async def _database(request: Request) -> Database:
+    return cast(Database, request.app.state.database)
+
+
+Db = Annotated[Database, Depends(_database)]
+"""The database, which the composition root put at ``app.state.database``."""

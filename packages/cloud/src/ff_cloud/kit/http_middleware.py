@@ -1,0 +1,141 @@
+"""What wraps every request, from the outside in: its id and log line, headers, the last catch, the size of its body.
+
+Plain ASGI, so that streams pass through piece by piece and a client that goes away is noticed.
+"""
+
+import re
+import time
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ff_cloud.kit.http_problems import response_of
+from ff_core.errors import FFError, TooLarge
+from ff_core.world import World
+
+log = structlog.get_logger(__name__)
+
+REQUEST_ID_HEADER = "X-Request-Id"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+
+
+class RequestContext:
+    """Gives each request an id (the client's own when it is well formed), binds it to the log and writes one line."""
+
+    def __init__(self, app: ASGIApp, *, world: World) -> None:
+        self._app = app
+        self._world = world
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See :class:`RequestContext`."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else self._world.new_id().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        status = 0
+        began = time.perf_counter()
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            finally:
+                took_ms = round((time.perf_counter() - began) * 1000, 1)
+                log.info("http.request", method=scope["method"], path=scope["path"], status=status, took_ms=took_ms)
+
+
+class SecurityHeaders:
+    """Headers that tell a browser to run, frame, guess and keep nothing. A response's own ones win."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See :class:`SecurityHeaders`."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+class CatchAll:
+    """Turns what nobody expected into a problem document and a log line with the traceback."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See :class:`CatchAll`."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def noticing_send(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noticing_send)
+        except Exception as error:
+            if started:
+                raise  # the server cuts the connection, which is how a client learns that a stream is not whole
+            if not isinstance(error, FFError):
+                log.exception("http.unexpected", path=scope["path"])
+                error = FFError()
+            await response_of(error, scope)(scope, receive, send)
+
+
+class BodyLimit:
+    """Refuses bodies over ``bytes_max``: at once when their length is declared, else when the limit is passed."""
+
+    def __init__(self, app: ASGIApp, *, bytes_max: int) -> None:
+        self._app = app
+        self._bytes_max = bytes_max
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See :class:`BodyLimit`."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "0")
+        if not declared.isdecimal() or int(declared) > self._bytes_max:
+            await response_of(self._too_large(), scope, {"Connection": "close"})(scope, receive, send)
+            return
+        received = 0
+
+        async def counting_receive() -> Message:
+            nonlocal received
+            message = await receive()
+            if message["type"] == "http.request":
+                received += len(message.get("body", b""))
+                if received > self._bytes_max:
+                    raise self._too_large()
+            return message
+
+        await self._app(scope, counting_receive, send)
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"The body is larger than the {self._bytes_max} bytes this server takes.")

@@ -1,0 +1,72 @@
+"""Logs: one structured line per thing worth knowing, on standard error, without secrets."""
+
+import logging
+import sys
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+_SECRET_WORDS = ("password", "secret", "token", "authorization", "api_key", "cookie", "credential")
+_HARMLESS = frozenset({"tokens", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"})
+_HIDDEN = "[hidden]"
+_DEPTH_MAX = 6
+
+
+def configure_logging(log_format: Literal["auto", "json", "console"] = "auto", level: int = logging.INFO) -> None:
+    """Send our log lines and those of libraries to standard error. May be repeated; the last call counts."""
+    as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.stdlib.ExtraAdder(),
+        scrub,
+    ]
+    last: list[Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if as_json
+        else [structlog.dev.ConsoleRenderer()]
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    # Our own middleware writes the line per request, with its id and without the query.
+    logging.getLogger("uvicorn.access").disabled = True
+    for chatty in ("uvicorn.error", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
+def scrub(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Hide the values of keys that name secrets, at any depth up to six."""
+    return {key: _scrubbed(key, value, 0) for key, value in event.items()}
+
+
+def _scrubbed(key: str, value: Any, depth: int) -> Any:
+    if _names_secret(key):
+        return _HIDDEN
+    if depth >= _DEPTH_MAX:
+        return value
+    if isinstance(value, Mapping):
+        return {inner: _scrubbed(str(inner), item, depth + 1) for inner, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_scrubbed("", item, depth + 1) for item in value]
+    return value
+
+
+def _names_secret(key: str) -> bool:
+    name = key.lower().replace("-", "_")
+    return name not in _HARMLESS and any(word in name for word in _SECRET_WORDS)

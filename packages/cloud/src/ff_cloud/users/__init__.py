@@ -1,0 +1,1 @@
+"""Accounts: who exists, under which e-mail."""

@@ -1,0 +1,19 @@
+"""HTTP of accounts."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+
+from ff_cloud.kit.caller import Caller, caller
+from ff_cloud.kit.http import Db
+from ff_cloud.users import service
+from ff_core.contract.account import Scope, UserView
+
+router = APIRouter(prefix="/v1", tags=["accounts"])
+
+
+@router.get("/me")
+async def me(db: Db, who: Annotated[Caller, Depends(caller(Scope.ACCOUNT_READ))]) -> UserView:
+    """The account that asks."""
+    async with db.transaction(who.user_id) as tx:
+        return await service.me(tx)
