@@ -1,1 +1,5 @@
 """The ff command: drives workspaces in Factory Factory Cloud (and, soon, on this machine)."""
+
+from importlib.metadata import version
+
+__version__ = version("ff-desktop")

@@ -18,7 +18,7 @@ class OperationStatus(StrEnum):
 
 
 class OperationView(View):
-    """An operation as it stands. ``step`` names what it does now, ``progress`` counts done steps of ``steps``."""
+    """An operation as it stands. ``step`` names what it does now, ``progress`` counts steps done and not undone."""
 
     id: OperationId
     kind: str
@@ -26,7 +26,6 @@ class OperationView(View):
     status: OperationStatus
     step: str | None
     progress: int
-    steps: int
     error: ErrorView | None
     created_at: datetime
     updated_at: datetime

@@ -1,0 +1,1 @@
+"""The HTTP door inside a VM. It answers the control plane and calls nobody."""

@@ -1,0 +1,63 @@
+"""Request bodies and parameters: bounded, checked, refused without repeating what was sent."""
+
+from typing import TypeVar
+
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ff_core.contract.base import Request as Body
+from ff_core.contract.base import View
+from ff_core.errors import InvalidInput, TooLarge
+
+BODY_BYTES_MAX = 1024 * 1024
+FIELD_CHARS_MAX = 200
+ERRORS_MAX = 20
+
+B = TypeVar("B", bound=Body)
+
+
+async def read(request: Request, model: type[B]) -> B:
+    """The body as ``model``. Raises ``TooLarge`` as soon as it is, or ``InvalidInput`` with the list of errors."""
+    try:
+        return model.model_validate_json(await _bytes(request))
+    except ValidationError as exc:
+        errors = [
+            {"field": ".".join(map(str, e["loc"]))[:FIELD_CHARS_MAX], "message": e["msg"]}
+            for e in exc.errors(include_url=False, include_context=False, include_input=False)[:ERRORS_MAX]
+        ]
+    # Outside the handler, so that no traceback carries the input along.
+    first = errors[0]
+    where = f"{first['field']}: " if first["field"] else ""
+    raise InvalidInput(f"The request is not well formed. {where}{first['message']}.", errors=errors)
+
+
+async def _bytes(request: Request) -> bytes:
+    declared = request.headers.get("content-length", "0")
+    if declared.isascii() and declared.isdigit() and int(declared) > BODY_BYTES_MAX:
+        raise TooLarge(f"The body is larger than {BODY_BYTES_MAX} bytes.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_BYTES_MAX:
+            raise TooLarge(f"The body is larger than {BODY_BYTES_MAX} bytes.")
+    return bytes(body)
+
+
+def cursor(request: Request) -> int:
+    """Where to continue a stream: the header ``Last-Event-ID``, else the parameter ``after``, else from the start."""
+    for name, text in (
+        ("Last-Event-ID", request.headers.get("last-event-id")),
+        ("after", request.query_params.get("after")),
+    ):
+        if text:
+            if not (text.isascii() and text.isdigit()) or len(text) > 18:
+                errors = [{"field": name, "message": "must be the seq of an event, a whole number from 0"}]
+                raise InvalidInput(f"{name} must be the seq of an event, a whole number from 0.", errors=errors)
+            return int(text)
+    return 0
+
+
+def say(view: View, status: int = 200) -> Response:
+    """A view as a response."""
+    return Response(view.model_dump_json(), status, media_type="application/json")

@@ -1,0 +1,83 @@
+"""Where things are on this host, and as whom programs run. A plain dataclass: pydantic-settings would double our idle start."""
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ff_core.process import RunAs
+
+VERSION = "0.1.0"
+DEV_ID = 1000
+"""User and group that everything of the workspace's user runs as, when we are root."""
+IMAGE_CLAUDE = Path("/opt/ff/bin/claude-as-dev")
+
+ENV_ROOT = "FF_ROOT"
+ENV_CLAUDE = "FF_CLAUDE"
+ENV_ALLOW_PLAIN_HTTP = "FF_ALLOW_PLAIN_HTTP"
+
+
+@dataclass(frozen=True)
+class CoreSettings:
+    """One workspace's folders below ``root``, the agent's program, and the user they belong to (None: ours)."""
+
+    root: Path
+    claude: Path
+    run_as: RunAs | None
+    allow_plain_http: bool = False
+    """Repositories may be cloned over http; for loopback and tests."""
+
+    @property
+    def repository(self) -> Path:
+        """The checkout; belongs to the user."""
+        return self.root / "repo"
+
+    @property
+    def home(self) -> Path:
+        """The user's HOME."""
+        return self.root / "home"
+
+    @property
+    def private(self) -> Path:
+        """What the user must not read."""
+        return self.root / ".ff"
+
+    @property
+    def database(self) -> Path:
+        """State and journal."""
+        return self.private / "state.db"
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "CoreSettings":
+        """Settings of a VM, where an empty variable counts as absent. FF_ROOT is for tests."""
+        root = Path(env.get(ENV_ROOT) or "/workspace")
+        claude = env.get(ENV_CLAUDE)
+        return cls(
+            root=root,
+            claude=Path(claude) if claude else _claude(),
+            run_as=RunAs(DEV_ID, DEV_ID, root / "home") if os.geteuid() == 0 else None,
+            allow_plain_http=env.get(ENV_ALLOW_PLAIN_HTTP, "").lower() in {"1", "true", "yes", "on"},
+        )
+
+
+def make_folders(settings: CoreSettings) -> None:
+    """Make what is missing of the folders, with their owners and modes. May be repeated.
+
+    ``root`` itself stays ours: the user can neither replace ``.ff`` nor put something in the way of a clone.
+    """
+    for folder, mode in ((settings.root, 0o755), (settings.private, 0o700), (settings.home, 0o700)):
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
+        if folder.stat().st_uid == os.geteuid():
+            folder.chmod(mode)
+    if settings.run_as is not None:
+        os.chown(settings.home, settings.run_as.uid, settings.run_as.gid)
+
+
+def _claude() -> Path:
+    if IMAGE_CLAUDE.exists():
+        return IMAGE_CLAUDE
+    found = importlib.util.find_spec("claude_agent_sdk")  # looks, but does not import it
+    if found is None or found.origin is None:
+        return Path("claude")
+    return Path(found.origin).parent / "_bundled" / "claude"

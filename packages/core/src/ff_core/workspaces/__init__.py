@@ -1,0 +1,1 @@
+"""The workspace: its life as a table, its row, its checkout."""

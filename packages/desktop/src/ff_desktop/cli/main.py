@@ -1,0 +1,63 @@
+"""The ``ff`` command."""
+
+import contextlib
+import io
+import sys
+from typing import Annotated
+
+import typer
+
+from ff_desktop import __version__
+from ff_desktop.cli import account, conversations, execution, workspaces
+from ff_desktop.cli.doctor import doctor
+
+app = typer.Typer(
+    name="ff",
+    help="Drives workspaces in Factory Factory Cloud.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"ff {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def ff(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Drives workspaces in Factory Factory Cloud."""
+
+
+for _function in (
+    account.login,
+    account.logout,
+    account.whoami,
+    workspaces.new,
+    workspaces.ls,
+    workspaces.status,
+    conversations.say,
+    conversations.watch,
+    conversations.answer,
+    conversations.stop,
+):
+    app.command()(_function)
+app.command("exec")(execution.execute)
+app.command()(workspaces.rm)
+app.command()(doctor)
+
+
+def main() -> None:
+    """Entry point. Text that the locale can't encode is shown escaped and does not end the program."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, io.UnsupportedOperation):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    app(prog_name="ff")

@@ -1,0 +1,166 @@
+"""HTTP to one server: bounded, timed, typed by the contract; every foreign error is translated here."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import httpx2
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic_core import to_json
+
+from ff_core.contract.problem import Problem, RemoteProblem
+from ff_core.errors import FFError
+from ff_desktop import __version__
+from ff_desktop.address import Server
+from ff_desktop.errors import BadReply, ServerSilent, ServerUnreachable
+
+CONNECT_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 30.0
+ANSWER_BYTES_MAX = 16 * 1024 * 1024
+PROBLEM_BYTES_MAX = 256 * 1024
+RETRY_DELAYS_S = (0.2, 0.8)
+"""Waits before the second and the third try of what may be repeated."""
+RETRY_STATUSES = frozenset({502, 503, 504})
+
+M = TypeVar("M", bound=BaseModel)
+Params = Mapping[str, str | int]
+
+
+class Connection:
+    """A server and, for most calls, who calls. Redirects are not followed, so the key goes nowhere else."""
+
+    def __init__(self, server: Server, bearer: SecretStr | None, *, sleep: Callable[[float], None]) -> None:
+        self.server = server
+        self._sleep = sleep
+        headers = {"User-Agent": f"ff/{__version__}", "Accept": "application/json"}
+        if bearer is not None:
+            headers["Authorization"] = f"Bearer {bearer.get_secret_value()}"
+        self._client = httpx2.Client(
+            headers=headers,
+            timeout=httpx2.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            follow_redirects=False,
+            trust_env=not server.loopback,  # a proxy from the environment can't reach this machine's loopback
+        )
+
+    def close(self) -> None:
+        """Give the sockets back; may be repeated."""
+        self._client.close()
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        answer: type[M],
+        *,
+        body: BaseModel | None = None,
+        params: Params | None = None,
+        idempotency_key: str | None = None,
+    ) -> M:
+        """One request and its typed answer. A GET, or a POST with an ``idempotency_key``, is tried up to three times.
+
+        Raises ``RemoteProblem`` (the server refused), ``ServerUnreachable``, ``BadReply``.
+        """
+        content = self.call(method, path, body=body, params=params, idempotency_key=idempotency_key)
+        try:
+            return answer.model_validate_json(content)
+        except ValidationError:
+            # Without its cause: the message would quote the answer, which may hold a token.
+            raise BadReply(f"{self.server.url}{path} answered something that is not a {answer.__name__}.") from None
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: BaseModel | None = None,
+        params: Params | None = None,
+        idempotency_key: str | None = None,
+    ) -> bytes:
+        """Like :meth:`ask`, with the answer's bytes (at most ``ANSWER_BYTES_MAX``)."""
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        delays = RETRY_DELAYS_S if method == "GET" or idempotency_key else ()
+        for delay_s in delays:
+            try:
+                return self._once(method, path, body, params, headers)
+            except FFError as error:
+                if not worth_retrying(error):
+                    raise
+                self._sleep(delay_s)
+        return self._once(method, path, body, params, headers)
+
+    def _once(self, method: str, path: str, body: BaseModel | None, params: Params | None, headers: Mapping[str, str]) -> bytes:
+        with self.stream(method, path, body=body, params=params, headers=headers) as response:
+            return self._bounded(response, ANSWER_BYTES_MAX)
+
+    @contextlib.contextmanager
+    def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: BaseModel | None = None,
+        params: Params | None = None,
+        headers: Mapping[str, str] | None = None,
+        read_timeout_s: float = ANSWER_TIMEOUT_S,
+    ) -> Iterator[httpx2.Response]:
+        """One request whose answer is read as it comes; never retried. Leaving closes the connection.
+
+        ``read_timeout_s`` limits the wait for each next piece. Raises like :meth:`ask`.
+        """
+        content = None if body is None else to_json(_revealed(body))
+        sent = {**(headers or {}), **({"Content-Type": "application/json"} if content is not None else {})}
+        timeout = httpx2.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S)
+        try:
+            with self._client.stream(
+                method, f"{self.server.url}{path}", content=content, params=params, headers=sent, timeout=timeout
+            ) as response:
+                if not response.is_success:
+                    raise RemoteProblem(self._problem(response))
+                yield response
+        except httpx2.ReadTimeout as error:
+            raise ServerSilent(f"{self.server.url} did not answer within {read_timeout_s:g} s; try again.") from error
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            raise ServerUnreachable(
+                f"No server answers at {self.server.url} ({_words(error)}). "
+                "Check the address, and that `ff-cloud serve` runs there."
+            ) from error
+        except (httpx2.TransportError, httpx2.DecodingError) as error:
+            raise ServerUnreachable(f"The connection to {self.server.url} broke ({_words(error)}).") from error
+
+    def _bounded(self, response: httpx2.Response, bytes_max: int) -> bytes:
+        content = bytearray()
+        for piece in response.iter_bytes():
+            content += piece
+            if len(content) > bytes_max:
+                raise BadReply(f"{self.server.url} answered more than {bytes_max} bytes.")
+        return bytes(content)
+
+    def _problem(self, response: httpx2.Response) -> Problem:
+        status = response.status_code
+        try:
+            problem = Problem.model_validate_json(self._bounded(response, PROBLEM_BYTES_MAX))
+        except ValidationError:
+            return Problem(
+                title="No problem document",
+                status=status,
+                code=f"http_{status}",
+                detail=f"{self.server.url} answered {status} without saying why; is that a Factory Factory server?",
+            )
+        return problem.model_copy(update={"status": status})
+
+
+def worth_retrying(error: FFError) -> bool:
+    """Whether the same request may succeed a moment later."""
+    if isinstance(error, RemoteProblem):
+        return error.problem.status in RETRY_STATUSES
+    return isinstance(error, ServerUnreachable)
+
+
+def _revealed(body: BaseModel) -> dict[str, Any]:
+    """The fields to send. Secrets print as stars everywhere but here."""
+    fields = body.model_dump(exclude_none=True)
+    return {name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in fields.items()}
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,81 @@
+"""What can go wrong on this side of the wire. Errors of the server arrive as ``ff_core.contract.problem.RemoteProblem``."""
+
+from ff_core.errors import Conflict, FFError, InvalidInput
+
+
+class NotLoggedIn(FFError):
+    """You are not logged in; run: ff login --server URL --email E."""
+
+    code = "not_logged_in"
+    status = 401
+
+
+class ServerUnreachable(FFError):
+    """The server can't be reached."""
+
+    code = "server_unreachable"
+    status = 503
+
+
+class ServerSilent(ServerUnreachable):
+    """The server took the request and did not answer in time."""
+
+    code = "server_silent"
+    status = 504
+
+
+class BadReply(FFError):
+    """The server's answer makes no sense; is that address a Factory Factory server of a fitting version?"""
+
+    code = "bad_reply"
+    status = 502
+
+
+class InsecureServer(InvalidInput):
+    """Plain http would send your password and key readable over the network; use https, or pass --insecure to accept that."""
+
+    code = "insecure_server"
+
+
+class CredentialsExposed(FFError):
+    """The file with your key is open to other users of this machine."""
+
+    code = "credentials_exposed"
+    status = 403
+
+
+class CredentialsUnreadable(FFError):
+    """The file with your key can't be read."""
+
+    code = "credentials_unreadable"
+    status = 500
+
+
+class CredentialsBusy(Conflict):
+    """Another ff is logging in or out just now; try again when it is done."""
+
+    code = "credentials_busy"
+
+
+class LocalLater(InvalidInput):
+    """Workspaces on this machine come with a later version; pass --cloud to make this one on the server."""
+
+    code = "local_workspaces_later"
+
+
+class Ambiguous(InvalidInput):
+    """More than one thing is meant by that."""
+
+    code = "ambiguous"
+
+
+class NothingWaits(Conflict):
+    """Nothing in this workspace waits for your answer."""
+
+    code = "nothing_waits"
+
+
+class OtherSettings(Conflict):
+    """The session already runs with other settings."""
+
+    code = "other_settings"

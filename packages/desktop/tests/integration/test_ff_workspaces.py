@@ -1,0 +1,142 @@
+"""Making, listing, showing and deleting workspaces."""
+
+import json
+import subprocess
+
+import pytest
+
+from ff_core.contract.base import ErrorView
+from ff_core.contract.problem import Problem
+from ff_core.contract.workspace import WorkspaceStatus
+
+
+def test_new_waits_until_ready(logged_in, server):
+    result = logged_in("new", "fix login 🚀", "--cloud", "--repo", "https://git.example.com/a.git", "--branch", "dev")
+    assert result.exit_code == 0, result.output
+    assert "READY" in result.stdout
+    body = json.loads(server.seen("POST", "/v1/workspaces")[0][3])
+    assert body == {"name": "fix login 🚀", "repo_url": "https://git.example.com/a.git", "branch": "dev"}
+
+
+def test_the_repository_token_comes_from_standard_input_and_is_sent_whole(logged_in, server):
+    args = ("new", "x", "--cloud", "--repo", "https://git.example.com/a.git", "--repo-token-stdin", "--json")
+    result = logged_in(*args, stdin="tok en\n")
+    assert json.loads(result.stdout)["status"] == "READY"
+    assert json.loads(server.seen("POST", "/v1/workspaces")[0][3])["repo_token"] == "tok en"
+    assert "tok en" not in result.output
+
+
+def test_new_that_fails_says_code_and_sentence(logged_in, server):
+    server.fail_provisioning = True
+    result = logged_in("new", "x", "--cloud", "--json")
+    assert result.exit_code == 1
+    assert result.stderr == "error: There is no repository at that address. (repository_not_found)\n"
+    assert json.loads(result.stdout)["status"] == "FAILED"
+
+
+def test_new_without_waiting(logged_in, server):
+    result = logged_in("new", "x", "--cloud", "--no-wait", "--json")
+    assert json.loads(result.stdout)["status"] == "PROVISIONING"
+    assert server.seen("GET", "/v1/workspaces") == []
+
+
+@pytest.mark.parametrize("name", ["", "   ", "a/b", "..", "two\nlines", "x" * 101])
+def test_a_bad_name_is_refused_before_anything_is_sent(logged_in, server, name):
+    result = logged_in("new", name, "--cloud")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: name: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert server.requests == []
+
+
+def test_local_comes_later(ff):
+    result = ff("new", "x")
+    assert result.exit_code == 2
+    assert "--cloud" in result.stderr
+
+
+def test_ls_takes_all_pages(logged_in, server):
+    for number in range(5):
+        server.add_workspace(f"w{number}")
+    listed = json.loads(logged_in("ls", "--json").stdout)["items"]
+    assert [w["name"] for w in listed] == ["w0", "w1", "w2", "w3", "w4"]
+    rows = [line.split("\t") for line in logged_in("ls").stdout.splitlines()]
+    assert [row[0] for row in rows] == ["w0", "w1", "w2", "w3", "w4"]
+    assert rows[0][1] == "READY"
+
+
+def test_ls_is_empty(logged_in):
+    result = logged_in("ls")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "ff new" in result.stderr
+
+
+def test_status_shows_sessions_requests_and_git(logged_in, server):
+    workspace = server.add_workspace()
+    session = server.add_session(workspace, "main", queued=2, error=ErrorView(code="overloaded", message="The model is busy."))
+    request = server.ask(workspace, session)
+    text = logged_in("status", "demo").stdout
+    for part in ("demo: READY", "main", "2 queued", "rm -r x", str(request.id), "1 staged, 2 untracked", "The model is busy."):
+        assert part in text
+    shown = json.loads(logged_in("status", str(workspace.id), "--json").stdout)
+    assert shown["repository"]["branch"] == "main"
+    assert shown["sessions"][0]["pending"][0]["id"] == str(request.id)
+
+
+def test_status_of_a_workspace_whose_git_cannot_answer(logged_in, server):
+    server.add_workspace()
+    server.refuse("repository", 503, "vm_unreachable", "The workspace does not answer.")
+    result = logged_in("status", "demo", "--json")
+    assert result.exit_code == 0
+    shown = json.loads(result.stdout)
+    assert shown["repository"] is None
+    assert shown["repository_error"]["code"] == "vm_unreachable"
+    assert "The workspace does not answer." in logged_in("status", "demo").stdout
+
+
+def test_names_are_exact_and_ambiguity_is_said(logged_in, server):
+    first, second = server.add_workspace("same"), server.add_workspace("same")
+    server.add_workspace("gone", WorkspaceStatus.ARCHIVED)
+    result = logged_in("status", "same")
+    assert result.exit_code == 2
+    assert str(first.id) in result.stderr
+    assert str(second.id) in result.stderr
+    assert logged_in("status", str(second.id)).exit_code == 0
+    assert logged_in("status", "gone").exit_code == 4
+    assert logged_in("status", str(server.new_id())).exit_code == 4
+
+
+def test_rm_waits_until_gone(logged_in, server):
+    server.add_workspace()
+    result = logged_in("rm", "demo", "--yes", "--json")
+    assert json.loads(result.stdout)["status"] == "done"
+    assert server.workspaces == {}
+    assert logged_in("rm", "demo", "--yes").exit_code == 4
+
+
+def test_rm_when_the_operation_goes_with_the_workspace(logged_in, server):
+    server.add_workspace()
+    remove = server.operation
+
+    async def forget(request):
+        await remove(request)
+        raise KeyError
+
+    server.operation = forget
+    result = logged_in("rm", "demo", "--yes")
+    assert result.exit_code == 0, result.output
+
+
+def test_rm_does_not_delete_unasked(logged_in, server):
+    server.add_workspace()
+    result = logged_in.run("rm", "demo", stdin=subprocess.DEVNULL)
+    assert result.returncode == 2
+    assert b"--yes" in result.stderr
+    assert server.seen("DELETE", "/v1/workspaces") == []
+
+
+def test_a_refusal_of_the_server_is_one_line(logged_in, server):
+    server.fail_next.append(Problem(title="No", status=409, code="workspace_busy", detail="It is \x1b[31mbusy\nnow."))
+    result = logged_in("ls")
+    assert result.exit_code == 5
+    assert result.stderr == "error: It is ␛[31mbusy now. (workspace_busy)\n"
