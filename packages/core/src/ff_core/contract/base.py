@@ -11,13 +11,13 @@ Json = dict[str, JsonValue]
 class Request(BaseModel):
     """A body somebody sends us. Unknown fields are refused, so that a typing error is not silently ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class View(BaseModel):
     """Something we show. Unknown fields are ignored by readers, so that a newer server may add some."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
 class ErrorView(View):

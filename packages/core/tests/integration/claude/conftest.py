@@ -1,7 +1,6 @@
 """A host with the real Claude CLI, a real repository, a real database and the scripted model."""
 
 import asyncio
-import functools
 import os
 import shutil
 import subprocess
@@ -150,7 +149,7 @@ async def host() -> AsyncIterator[Host]:
             host = Host(folder, api)
             yield host
             await host.sessions.close()
-            alive = functools.reduce(lambda found, backend: found or is_alive(backend.pid), host.backends, False)
+            alive = any(is_alive(backend.pid) for backend in host.backends)
             host.store.close()
             assert not alive, "a CLI outlived its session"
     finally:
