@@ -93,7 +93,7 @@ ensure_env() {
     "$uv" venv --quiet --clear --python "$(find_python)" .venv
   fi
   say "env: installing requirements.lock into .venv"
-  "$uv" pip sync --quiet --require-hashes requirements.lock || die "the packages of requirements.lock could not be installed (uv's reason is above)." \
+  "$uv" pip sync --compile-bytecode --quiet --require-hashes requirements.lock || die "the packages of requirements.lock could not be installed (uv's reason is above)." \
     "Check that the Python package index is reachable; behind TLS inspection set SSL_CERT_FILE to the CA bundle."
   "$uv" pip install --quiet --no-build-isolation --no-deps -e packages/core -e packages/cloud -e packages/desktop
   echo "$stamp" >.venv/.ff-stamp

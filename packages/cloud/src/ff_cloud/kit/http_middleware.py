@@ -3,8 +3,10 @@
 Plain ASGI, so that streams pass through piece by piece and a client that goes away is noticed.
 """
 
+import asyncio
 import re
 import time
+from contextlib import suppress
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -18,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 REQUEST_ID_HEADER = "X-Request-Id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_DRAIN_BYTES_MAX = 16 * 1024 * 1024
+_DRAIN_S_MAX = 5.0
 _SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -122,6 +126,7 @@ class BodyLimit:
             return
         declared = Headers(scope=scope).get("content-length", "0")
         if not declared.isdecimal() or int(declared) > self._bytes_max:
+            await _drain(receive)
             await response_of(self._too_large(), scope, {"Connection": "close"})(scope, receive, send)
             return
         received = 0
@@ -132,6 +137,8 @@ class BodyLimit:
             if message["type"] == "http.request":
                 received += len(message.get("body", b""))
                 if received > self._bytes_max:
+                    if message.get("more_body", False):
+                        await _drain(receive)
                     raise self._too_large()
             return message
 
@@ -139,3 +146,15 @@ class BodyLimit:
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"The body is larger than the {self._bytes_max} bytes this server takes.")
+
+
+async def _drain(receive: Receive) -> None:
+    """Read on for a while: a client that is still sending would see a reset connection in place of the answer."""
+    drained = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_S_MAX):
+            while drained < _DRAIN_BYTES_MAX:
+                message = await receive()
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+                drained += len(message.get("body", b""))

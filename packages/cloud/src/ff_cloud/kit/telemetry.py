@@ -40,7 +40,7 @@ def configure_logging(log_format: Literal["auto", "json", "console"] = "auto", l
     root.setLevel(level)
     # Our own middleware writes the line per request, with its id and without the query.
     logging.getLogger("uvicorn.access").disabled = True
-    for chatty in ("uvicorn.error", "alembic"):
+    for chatty in ("uvicorn.error", "alembic", "httpx2"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

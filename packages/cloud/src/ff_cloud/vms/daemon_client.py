@@ -224,10 +224,11 @@ def revealed(value: Any) -> Any:
 
 
 def _refusal(response: httpx2.Response, content: bytes) -> FFError:
-    """The error that a refusing response stands for. Our token being refused is our own fault and no business of users."""
+    """The error that a refusing response stands for."""
     if response.status_code == 401:
-        log.error("daemon.token_refused", url=str(response.url))
-        return FFError()
+        # Only this VM's daemon knows its token: the VM is gone, and its address belongs to another one by now.
+        log.warning("daemon.token_refused", url=str(response.url))
+        return VmUnreachable()
     try:
         problem = Problem.model_validate_json(content)
         return RemoteProblem(problem.model_copy(update={"status": response.status_code}))

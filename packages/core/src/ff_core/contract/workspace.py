@@ -88,6 +88,8 @@ class WorkspaceView(View):
     operation_id: OperationId | None
     """The newest operation on it; follow it at ``GET /v1/operations/{id}``."""
     vm: VmView | None
+    last_seq: int = 0
+    """The newest event known to the server (the workspace itself may be a moment ahead); 0 before the first."""
     last_active_at: datetime
     created_at: datetime
     updated_at: datetime

@@ -191,8 +191,7 @@ def _until_answered(
             )
             return _needs_answer(shell, workspace)
         try:
-            # From the beginning, since nobody tells where the journal ends; what came before the prompt is skipped.
-            for event in backend.events(workspace.id, after=0, lost=live.lost):
+            for event in backend.events(workspace.id, after=workspace.last_seq, lost=live.lost):
                 if not turn.concerns(event):
                     continue
                 live.show(event)

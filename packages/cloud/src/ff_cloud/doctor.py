@@ -1,0 +1,67 @@
+"""Looks at every part the server needs, changes nothing, and says what to do about those that are not well."""
+
+import asyncio
+import os
+from dataclasses import dataclass
+
+from ff_cloud.kit.migrate import pending
+from ff_cloud.kit.postgres_binaries import find_binaries
+from ff_cloud.runtime import image_of
+from ff_cloud.settings import CloudSettings
+from ff_cloud.vms.engine.docker import docker_engine
+from ff_core.errors import FFError
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How one part is, and the next step when it is not well."""
+
+    part: str
+    ok: bool
+    message: str
+
+
+async def examine(settings: CloudSettings) -> list[Finding]:
+    """One finding per part."""
+    return [_data(settings), await _database(settings), *await _docker(settings), _model(settings)]
+
+
+def _data(settings: CloudSettings) -> Finding:
+    place = settings.data_dir
+    existing = next(path for path in (place, *place.parents) if path.exists())
+    if not os.access(existing, os.W_OK):
+        return Finding("data", ok=False, message=f"{existing} is not writable; set FF_DATA_DIR to a directory that is.")
+    return Finding("data", ok=True, message=str(place))
+
+
+async def _database(settings: CloudSettings) -> Finding:
+    try:
+        if settings.database_url is None:
+            return Finding("database", ok=True, message=f"embedded, programs in {find_binaries()}")
+        missing = await asyncio.to_thread(pending, settings.database_url.get_secret_value())
+    except FFError as error:
+        return Finding("database", ok=False, message=error.detail)
+    if missing:
+        return Finding("database", ok=False, message=f"lacks {len(missing)} migration(s): run `ff-cloud migrate`.")
+    return Finding("database", ok=True, message="reachable and up to date")
+
+
+async def _docker(settings: CloudSettings) -> list[Finding]:
+    image = image_of(settings)
+    try:
+        async with docker_engine(settings.deployment_name, url=settings.docker_host, network=settings.vm_network) as engine:
+            report = await engine.check(image)
+    except FFError as error:
+        return [Finding("docker", ok=False, message=error.detail)]
+    present = f"{image} is there" if report.image_present else f"{image} is missing: run `ff-cloud image build`."
+    return [
+        Finding("docker", ok=True, message=f"Engine {report.version}, API {report.api_version}"),
+        Finding("image", ok=report.image_present, message=present),
+    ]
+
+
+def _model(settings: CloudSettings) -> Finding:
+    where = settings.model_base_url or "the default model API"
+    if settings.model_api_key is None:
+        return Finding("model", ok=False, message=f"no key for {where}: set FF_MODEL_API_KEY or ANTHROPIC_API_KEY.")
+    return Finding("model", ok=True, message=f"a key for {where} is set")

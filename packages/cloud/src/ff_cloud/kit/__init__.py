@@ -1,0 +1,1 @@
+"""What the rooms of the server stand on: PostgreSQL, transactions, tenancy, migrations, notifications."""

@@ -1,0 +1,211 @@
+"""Transactions. Two openings, named differently so that a reviewer sees which one a piece of code uses.
+
+* :meth:`Database.transaction` acts for one user: row-level security shows the rows of that user and nothing else.
+* :meth:`Database.system_transaction` acts for the server itself: sign-up and login (no user is known yet), operations,
+  reconciling, sweeps.
+
+Role, user and limits are set inside the transaction and vanish with it, so a pooled connection, ours or that of a
+pgbouncer in between, never carries them to the next one. The login behind the URL needs no rights on any table.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import psycopg
+from sqlalchemy import URL, CursorResult, Dialect, Executable, make_url, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from ff_cloud.kit.errors import DatabaseUnavailable
+from ff_cloud.kit.tenancy import APP_ROLE, SYSTEM_ROLE
+from ff_core.ids import UserId
+
+Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+
+_OPEN = text(
+    "select set_config('role', :role, true), set_config('app.user_id', :user_id, true), "
+    "set_config('statement_timeout', :statement_timeout, true), set_config('lock_timeout', :lock_timeout, true)"
+)
+
+
+class Transaction:
+    """One open transaction. It commits when its block ends and rolls back when the block raises."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def execute(self, statement: Executable, parameters: Parameters | None = None) -> CursorResult[Any]:
+        """Run one statement. Raises what SQLAlchemy raises, such as ``IntegrityError``."""
+        return await self._connection.execute(statement, parameters)
+
+    async def scalar(self, statement: Executable, parameters: Parameters | None = None) -> Any:
+        """The first column of the first row, or None."""
+        return (await self._connection.execute(statement, parameters)).scalar()
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """A part that may fail, for example on a unique index, without losing the rest of the transaction."""
+        async with self._connection.begin_nested():
+            yield
+
+
+class Tx(Transaction):
+    """A transaction that sees and writes the rows of one user only."""
+
+    def __init__(self, connection: AsyncConnection, user_id: UserId) -> None:
+        super().__init__(connection)
+        self.user_id = user_id
+
+
+class SystemTx(Transaction):
+    """A transaction of the server itself: it sees the rows of all users."""
+
+
+class Database:
+    """A pool of at most ``pool_max`` connections to one PostgreSQL.
+
+    ``prepare=False`` is for a pgbouncer in transaction mode that does not track prepared statements; ``direct_url`` then
+    leads past it, for LISTEN. All other numbers are limits in seconds: to get a connection from the pool, to
+    make one, and on each statement and each wait for a lock inside a transaction.
+    """
+
+    def __init__(
+        self,
+        url: URL | str,
+        *,
+        direct_url: URL | str | None = None,
+        pool_max: int = 10,
+        pool_timeout_s: float = 5.0,
+        connect_timeout_s: int = 5,
+        statement_timeout_s: float = 15.0,
+        lock_timeout_s: float = 5.0,
+        prepare: bool = True,
+    ) -> None:
+        self.url = parse_url(url)
+        self.direct_url = parse_url(direct_url or url)
+        self._limits = {
+            "statement_timeout": f"{int(statement_timeout_s * 1000)}ms",
+            "lock_timeout": f"{int(lock_timeout_s * 1000)}ms",
+        }
+        self._connect_arguments = libpq_arguments(self.url) | {
+            "connect_timeout": connect_timeout_s,
+            "application_name": "ff-cloud",
+        }
+        if not prepare:
+            self._connect_arguments["prepare_threshold"] = None
+        self._engine = create_async_engine(
+            self.url,
+            pool_size=pool_max,
+            max_overflow=0,
+            pool_timeout=pool_timeout_s,
+            pool_recycle=1800,
+            async_creator=self._connect,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the pool's connections; may be repeated."""
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def transaction(self, user_id: UserId) -> AsyncIterator[Tx]:
+        """Act for ``user_id``. Raises :class:`DatabaseUnavailable` when the database is not there or too slow."""
+        async with self._open(APP_ROLE, str(user_id)) as connection:
+            yield Tx(connection, user_id)
+
+    @asynccontextmanager
+    async def system_transaction(self) -> AsyncIterator[SystemTx]:
+        """Act for the server itself, seeing all tenants. Raises like :meth:`transaction`."""
+        async with self._open(SYSTEM_ROLE, "") as connection:
+            yield SystemTx(connection)
+
+    @asynccontextmanager
+    async def login_connection(self) -> AsyncIterator[AsyncConnection]:
+        """A connection as the bare login, for checks at start. Raises like :meth:`transaction`."""
+        try:
+            async with self._engine.connect() as connection:
+                yield connection
+        except (OperationalError, InterfaceError, PoolTimeout) as error:
+            raise DatabaseUnavailable(_sentence(error)) from error
+
+    @asynccontextmanager
+    async def _open(self, role: str, user_id: str) -> AsyncIterator[AsyncConnection]:
+        try:
+            connection = await self._begin({"role": role, "user_id": user_id, **self._limits})
+            try:
+                yield connection
+                await connection.commit()
+            finally:
+                await connection.close()
+        except (OperationalError, InterfaceError, PoolTimeout) as error:
+            raise DatabaseUnavailable(_sentence(error)) from error
+
+    async def _connect(self) -> psycopg.AsyncConnection:
+        # A connect that is cancelled half way would hold a server process in "authentication" until it is collected as
+        # garbage, or for a minute. So it is let finish, and then closed.
+        connecting = asyncio.ensure_future(psycopg.AsyncConnection.connect(**self._connect_arguments))
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            connecting.add_done_callback(_discard)
+            raise
+
+    async def _begin(self, settings: Mapping[str, str]) -> AsyncConnection:
+        connection = await self._engine.connect()
+        try:
+            await connection.execute(_OPEN, settings)
+        except DBAPIError as error:
+            await connection.close()
+            if not error.connection_invalidated:
+                raise
+        except BaseException:
+            await connection.close()
+            raise
+        else:
+            return connection
+        # The pooled connection had died, say in a restart of the database; the whole pool is now renewed. Once more.
+        connection = await self._engine.connect()
+        try:
+            await connection.execute(_OPEN, settings)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+
+def parse_url(url: URL | str) -> URL:
+    """A database URL in any of the usual spellings, as one for psycopg. Raises ``ArgumentError`` when it is none."""
+    parsed = make_url(url.replace("postgres://", "postgresql://", 1) if isinstance(url, str) else url)
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def libpq_arguments(url: URL) -> dict[str, Any]:
+    """What to give to ``psycopg.connect`` for ``url``. Holds the password."""
+    dialect: Dialect = url.get_dialect()()
+    return dict(dialect.create_connect_args(url)[1])
+
+
+def _discard(connecting: "asyncio.Future[psycopg.AsyncConnection]") -> None:
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().pgconn.finish()
+
+
+def _sentence(error: Exception) -> str | None:
+    cause = error.orig if isinstance(error, DBAPIError) else None
+    match cause:
+        case psycopg.errors.QueryCanceled() | psycopg.errors.LockNotAvailable():
+            return "The database took too long for this request; try again."
+        case psycopg.errors.DeadlockDetected() | psycopg.errors.SerializationFailure():
+            return "Two requests changed the same things at once; try again."
+        case None:
+            return "All connections to the database are busy; try again in a few seconds."
+        case _:
+            return None

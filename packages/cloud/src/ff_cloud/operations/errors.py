@@ -1,0 +1,51 @@
+"""What can go wrong with operations."""
+
+from typing import ClassVar
+
+from ff_core.errors import Conflict, FFError, TimedOut
+
+
+class OperationActive(Conflict):
+    """Something is already being done with this; wait until it is finished, or cancel it."""
+
+    code = "operation_active"
+
+
+class OperationNotCancellable(Conflict):
+    """It is too late to cancel this; it will finish by itself."""
+
+    code = "operation_not_cancellable"
+
+
+class OperationCancelled(Conflict):
+    """It was cancelled; everything it had done was undone."""
+
+    code = "cancelled"
+
+
+class StepTimedOut(TimedOut):
+    """A step took longer than it may; try again later."""
+
+    code = "step_timed_out"
+
+
+class WorkerLost(FFError):
+    """The server stopped again and again in the middle of this step, so it was given up."""
+
+    code = "worker_lost"
+
+
+class Fatal(FFError):
+    """A step failed in a way that trying again can't help."""
+
+    code = "operation_failed"
+    retriable: ClassVar[bool] = False
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        """The code that the operation ends with, instead of this class's."""
+
+
+class LeaseLost(Exception):
+    """Another worker has this operation now. Not for users: whoever meets it stops and writes nothing."""

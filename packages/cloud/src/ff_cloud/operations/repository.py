@@ -1,0 +1,88 @@
+"""Operations as a request sees them: order one, look at it, cancel it."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from sqlalchemy import Row, delete, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+
+from ff_cloud.kit.db import SystemTx, Tx
+from ff_cloud.operations.model import Direction, Operation, Status
+from ff_cloud.operations.tables import operations
+from ff_core.ids import OperationId, UserId
+
+COLUMNS = [operations.c[each.name] for each in fields(Operation)]
+_ACTIVE = text("status in ('queued', 'running')")
+
+
+def from_row(row: Row[Any]) -> Operation:
+    """An operation from a row of :data:`COLUMNS`."""
+    values = dict(row._mapping)  # noqa: SLF001  (SQLAlchemy's public name for it)
+    values["direction"] = Direction(values["direction"])
+    values["status"] = Status(values["status"])
+    return Operation(**values)
+
+
+class OperationRepository:
+    """The operations that ``tx`` may see: those of its user, or all in a system transaction."""
+
+    def __init__(self, tx: Tx | SystemTx) -> None:
+        self._tx = tx
+
+    async def insert(
+        self,
+        *,
+        id: OperationId,  # noqa: A002
+        user_id: UserId | None,
+        kind: str,
+        key: str,
+        input: Mapping[str, Any],  # noqa: A002
+        cancellable: bool,
+    ) -> bool:
+        """Order an operation; False when there is an active one on ``key``."""
+        row: dict[str, Any] = {"id": id, "user_id": user_id, "kind": kind, "key": key}
+        row |= {"input": dict(input), "cancellable": cancellable}
+        # A conflict gives no row and no exception, so the transaction lives on.
+        statement = insert(operations).values(row)
+        statement = statement.on_conflict_do_nothing(index_elements=["key"], index_where=_ACTIVE)
+        return await self._tx.scalar(statement.returning(operations.c.id)) is not None
+
+    async def get(self, id: OperationId) -> Operation | None:  # noqa: A002
+        """The operation, or None when there is none that ``tx`` may see."""
+        return await self._one(select(*COLUMNS).where(operations.c.id == id))
+
+    async def active(self, key: str) -> Operation | None:
+        """The active operation on ``key``."""
+        return await self._one(select(*COLUMNS).where(operations.c.key == key, _ACTIVE))
+
+    async def latest(self, key: str) -> Operation | None:
+        """The newest operation on ``key``, active or not."""
+        query = select(*COLUMNS).where(operations.c.key == key)
+        return await self._one(query.order_by(operations.c.created_at.desc()).limit(1))
+
+    async def request_cancel(self, key: str) -> OperationId | None:
+        """Ask the active operation on ``key`` to turn back; None when there is none that may. May be repeated."""
+        statement = (
+            update(operations)
+            .where(operations.c.key == key, _ACTIVE, operations.c.cancellable)
+            .where(operations.c.direction == Direction.FORWARD)
+            .values(cancel_requested=True, run_at=func.clock_timestamp(), updated_at=func.clock_timestamp())
+            .returning(operations.c.id)
+        )
+        found = await self._tx.scalar(statement)
+        return None if found is None else OperationId(found)
+
+    async def delete_finished(self, *, older_than_s: float, rows_max: int) -> int:
+        """Forget up to ``rows_max`` operations that ended well before; stuck ones stay. Returns how many went."""
+        old = (
+            select(operations.c.id)
+            .where(operations.c.finished_at < func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, older_than_s))
+            .where(operations.c.status != Status.STUCK)
+            .limit(rows_max)
+        )
+        return (await self._tx.execute(delete(operations).where(operations.c.id.in_(old)))).rowcount
+
+    async def _one(self, query: Any) -> Operation | None:
+        row = (await self._tx.execute(query)).one_or_none()
+        return None if row is None else from_row(row)

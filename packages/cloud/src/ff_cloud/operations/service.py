@@ -1,0 +1,64 @@
+"""Ordering and cancelling operations, in the transaction of whoever needs it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ff_cloud.kit.db import SystemTx, Tx
+from ff_cloud.operations.errors import OperationActive, OperationNotCancellable
+from ff_cloud.operations.model import Operation
+from ff_cloud.operations.repository import OperationRepository
+from ff_core.errors import NotFound
+from ff_core.ids import OperationId, UserId
+from ff_core.world import World
+
+
+async def start(
+    tx: Tx | SystemTx,
+    kind: str,
+    *,
+    key: str,
+    user_id: UserId | None,
+    input: Mapping[str, Any],  # noqa: A002
+    world: World,
+    cancellable: bool = True,
+) -> OperationId:
+    """Order an operation of ``kind`` on the thing ``key``; a worker takes it on when ``tx`` has committed.
+
+    ``input`` is JSON and is kept with the row: no secrets. ``user_id`` is None for the server's own. Raises
+    :class:`OperationActive` when one is active on ``key``; ``tx`` is still good then.
+    """
+    id_ = OperationId(world.new_id())
+    repository = OperationRepository(tx)
+    if not await repository.insert(id=id_, user_id=user_id, kind=kind, key=key, input=input, cancellable=cancellable):
+        raise OperationActive
+    return id_
+
+
+async def get(tx: Tx | SystemTx, id: OperationId) -> Operation:  # noqa: A002
+    """The operation. Raises ``NotFound`` also when it is another user's."""
+    found = await OperationRepository(tx).get(id)
+    if found is None:
+        raise NotFound
+    return found
+
+
+async def request_cancel(tx: Tx | SystemTx, key: str) -> OperationId | None:
+    """Ask the active operation on ``key`` to stop and undo itself; None when there is none. May be repeated.
+
+    It goes on for a moment: its ``on_settled`` says when it is over. Raises :class:`OperationNotCancellable` after the
+    point of no return.
+    """
+    repository = OperationRepository(tx)
+    if (found := await repository.request_cancel(key)) is not None:
+        return found
+    active = await repository.active(key)
+    if active is None:
+        return None
+    if active.cancel_requested:
+        return active.id
+    raise OperationNotCancellable
+
+
+async def forget_finished(tx: SystemTx, *, older_than_s: float = 30 * 86_400, rows_max: int = 1000) -> int:
+    """Delete a batch of operations that ended long ago; returns how many. Call it again while it returns ``rows_max``."""
+    return await OperationRepository(tx).delete_finished(older_than_s=older_than_s, rows_max=rows_max)

@@ -1,0 +1,188 @@
+"""What a server process consists of, opened in order and closed in reverse: database, Docker, daemons, API, worker."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import uvicorn
+
+from ff_cloud.app import make_app
+from ff_cloud.kit.db import Database
+from ff_cloud.kit.migrate import migrate, pending
+from ff_cloud.kit.postgres import embedded_postgres
+from ff_cloud.kit.secrets import Secrets, master_secret
+from ff_cloud.kit.tenancy import require_safe_roles
+from ff_cloud.settings import CloudSettings
+from ff_cloud.vms.access import Daemons
+from ff_cloud.vms.engine.docker import docker_engine
+from ff_cloud.vms.image import LATEST, content_tag, find_root, read_extra_ca
+from ff_cloud.worker import running_worker
+from ff_core.contract.daemon import ModelAccess
+from ff_core.errors import FFError
+from ff_core.world import World
+
+DAEMON_CONNECTIONS_MAX = 1000
+CONNECT_TIMEOUT_S = 3.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What api and worker share."""
+
+    settings: CloudSettings
+    secrets: Secrets
+    db: Database
+    daemons: Daemons
+    world: World
+
+
+class MigrationsPending(FFError):
+    """The database is older than this program; run `ff-cloud migrate` first."""
+
+    code = "migrations_pending"
+    status = 503
+
+
+class PortTaken(FFError):
+    """The address is in use; stop the other program or set FF_PORT."""
+
+    code = "port_taken"
+
+
+def image_of(settings: CloudSettings) -> str:
+    """The image VMs are made from: the configured one, that of this source tree, or the newest built."""
+    if settings.vm_image is not None:
+        return settings.vm_image
+    for start in (Path.cwd(), Path(__file__)):
+        with suppress(FFError):
+            return content_tag(find_root(start), read_extra_ca(None, os.environ))
+    return LATEST
+
+
+@asynccontextmanager
+async def database_url(settings: CloudSettings, world: World, say: Say) -> AsyncIterator[str]:
+    """The URL of the database: the configured one, which must be migrated, or an embedded one, which is migrated here."""
+    if settings.database_url is not None:
+        url = settings.database_url.get_secret_value()
+        if missing := await asyncio.to_thread(pending, url):
+            raise MigrationsPending(
+                f"The database lacks {len(missing)} migration(s), from {missing[0]}; run `ff-cloud migrate` first."
+            )
+        say("database   PostgreSQL of FF_DATABASE_URL")
+        yield url
+        return
+    place = settings.data_dir / "postgres"
+    async with embedded_postgres(place) as postgres:
+        await asyncio.to_thread(migrate, postgres.url())
+        say(f"database   embedded PostgreSQL in {place}")
+        guard = asyncio.create_task(postgres.keep_running(world), name="postgres")
+        try:
+            yield postgres.url().render_as_string(hide_password=False)
+        finally:
+            guard.cancel()
+            await asyncio.wait({guard})
+
+
+@asynccontextmanager
+async def open_parts(settings: CloudSettings, world: World, say: Say) -> AsyncIterator[Parts]:
+    """Open what api and worker both need. Raises the error of the first part that can't be had."""
+    async with AsyncExitStack() as stack:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        secrets = Secrets(master_secret(settings.secret_key, settings.data_dir))
+        url = await stack.enter_async_context(database_url(settings, world, say))
+        db = await stack.enter_async_context(Database(url))
+        async with db.login_connection() as connection:
+            await require_safe_roles(connection)
+        limits = httpx2.Limits(max_connections=DAEMON_CONNECTIONS_MAX, max_keepalive_connections=100)
+        # VMs are on a network of this host: a proxy for the outside must not be asked for them.
+        http = await stack.enter_async_context(
+            httpx2.AsyncClient(limits=limits, timeout=httpx2.Timeout(30, connect=CONNECT_TIMEOUT_S), trust_env=False)
+        )
+        access = ModelAccess(base_url=settings.model_base_url, api_key=settings.model_api_key)
+        daemons = Daemons(secret=secrets.vm_token_key, model=access, http=http)
+        yield Parts(settings=settings, secrets=secrets, db=db, daemons=daemons, world=world)
+
+
+@asynccontextmanager
+async def worker_of(parts: Parts, say: Say) -> AsyncIterator[None]:
+    """Run a worker for the length of the block. A Docker Engine that is away is told, and waited for."""
+    settings = parts.settings
+    image = image_of(settings)
+    async with docker_engine(
+        settings.deployment_name,
+        url=settings.docker_host,
+        network=settings.vm_network,
+        volume_options=settings.vm_volume_options,
+    ) as engine:
+        try:
+            report = await engine.check(image)
+            say(f"docker     Engine {report.version}, network {report.network}")
+            say(f"image      {image}" + ("" if report.image_present else "  MISSING: run `ff-cloud image build`"))
+        except FFError as error:
+            say(f"docker     {error.detail}")
+        async with running_worker(
+            settings=settings,
+            db=parts.db,
+            secrets=parts.secrets,
+            engine=engine,
+            daemons=parts.daemons,
+            image=image,
+            world=parts.world,
+        ):
+            yield
+
+
+class Server(uvicorn.Server):
+    """uvicorn, told to stop by us, so that Ctrl-C closes the other parts in order too."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the command."""
+        yield
+
+
+@asynccontextmanager
+async def api_of(parts: Parts) -> AsyncIterator[str]:
+    """Serve the API for the length of the block; yields its address. Raises :class:`PortTaken`."""
+    settings = parts.settings
+    app = make_app(settings=settings, db=parts.db, secrets=parts.secrets, daemons=parts.daemons, world=parts.world)
+    listener = _listen(settings.host, settings.port)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, int(settings.shutdown_s)),
+        lifespan="off",
+    )
+    server = Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]), name="api")
+    try:
+        while not server.started:
+            if serving.done():
+                serving.result()
+            await asyncio.sleep(0.01)
+        host, port = listener.getsockname()[:2]
+        yield f"http://{host}:{port}"
+    finally:
+        server.should_exit = True
+        await asyncio.wait({serving})
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise PortTaken(f"Can't listen on {host}:{port} ({error.strerror}); stop the other program or set FF_PORT.") from error
+    return listener

@@ -1,0 +1,70 @@
+"""Finding the daemon that owns a session, and what is asked of it. No transaction is open while a daemon works."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from ff_cloud.kit.db import Database
+from ff_cloud.sessions.repository import SessionRepository
+from ff_cloud.vms.access import Daemons, Target
+from ff_cloud.vms.daemon_client import DaemonClient, VmUnreachable
+from ff_cloud.workspaces.service import WorkspaceService
+from ff_core.contract.session import NewSession, SessionView
+from ff_core.errors import NotFound
+from ff_core.ids import SessionId, UserId, WorkspaceId
+from ff_core.world import World
+
+T = TypeVar("T")
+
+
+class SessionService:
+    """See the module."""
+
+    def __init__(self, *, db: Database, workspaces: WorkspaceService, daemons: Daemons, world: World) -> None:
+        self._db = db
+        self._workspaces = workspaces
+        self._daemons = daemons
+        self._world = world
+
+    async def create(self, user_id: UserId, workspace_id: WorkspaceId, wanted: NewSession) -> SessionView:
+        """Open a conversation; with an id it may be repeated."""
+        named = wanted if wanted.id else wanted.model_copy(update={"id": SessionId(self._world.new_id())})
+        target = await self._target(user_id, workspace_id)
+        view = await self._daemons.call(target, lambda daemon: daemon.create_session(named))
+        async with self._db.transaction(user_id) as tx:
+            await SessionRepository(tx).record(view)
+        return view
+
+    async def of_workspace(self, user_id: UserId, workspace_id: WorkspaceId) -> list[SessionView]:
+        """All of a workspace: live from its daemon, or as last heard when that can't answer."""
+        async with self._db.transaction(user_id) as tx:
+            await self._workspaces.get(tx, workspace_id)
+            workspace = await self._workspaces.find(tx, workspace_id)
+            target = await self._workspaces.target_of(tx, workspace) if workspace else None
+            known = await SessionRepository(tx).of_workspace(workspace_id)
+        if target is None:
+            return known
+        try:
+            return await self._daemons.call(target, lambda daemon: daemon.sessions())
+        except VmUnreachable:
+            return known
+
+    async def ask(self, user_id: UserId, session_id: SessionId, act: Callable[[DaemonClient], Awaitable[T]]) -> T:
+        """Ask the daemon of a session. Raises ``NotFound``, ``WorkspaceNotReady``, and what the daemon refuses."""
+        async with self._db.transaction(user_id) as tx:
+            workspace_id = await SessionRepository(tx).workspace_of(session_id)
+            if workspace_id is None:
+                message = "There is no such session, or it is not yours."
+                raise NotFound(message)
+            target = await self._workspaces.target(tx, workspace_id)
+            await self._workspaces.touch(tx, workspace_id)
+        return await self._daemons.call(target, act)
+
+    async def in_workspace(self, user_id: UserId, workspace_id: WorkspaceId, act: Callable[[DaemonClient], Awaitable[T]]) -> T:
+        """Ask the daemon of a workspace. Raises like :meth:`ask`."""
+        return await self._daemons.call(await self._target(user_id, workspace_id), act)
+
+    async def _target(self, user_id: UserId, workspace_id: WorkspaceId) -> Target:
+        async with self._db.transaction(user_id) as tx:
+            target = await self._workspaces.target(tx, workspace_id)
+            await self._workspaces.touch(tx, workspace_id)
+        return target

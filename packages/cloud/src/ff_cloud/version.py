@@ -1,0 +1,5 @@
+"""The version of the server, as installed."""
+
+from importlib.metadata import version
+
+VERSION = version("ff-cloud")

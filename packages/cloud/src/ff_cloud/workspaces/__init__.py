@@ -1,0 +1,1 @@
+"""The tenant's workspaces and their life."""

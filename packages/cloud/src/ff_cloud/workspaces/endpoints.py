@@ -1,0 +1,158 @@
+"""Workspaces over HTTP, and running commands in them."""
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from typing import Annotated, cast
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Send
+from starlette.types import Scope as ScopeOfRequest
+
+from ff_cloud.kit.caller import Caller, caller
+from ff_cloud.kit.http import Db
+from ff_cloud.kit.idempotency import Answer, IdempotencyKey, fingerprint_of, once
+from ff_cloud.operations.endpoints import view_of
+from ff_cloud.operations.repository import OperationRepository
+from ff_cloud.vms.access import Daemons
+from ff_cloud.workspaces.errors import CursorInvalid
+from ff_cloud.workspaces.service import WorkspaceService
+from ff_core.contract.account import Scope
+from ff_core.contract.base import dump
+from ff_core.contract.daemon import Repository
+from ff_core.contract.execution import MEDIA_TYPE, ExecError, ExecFrame, ExecRequest
+from ff_core.contract.operation import OperationView
+from ff_core.contract.page import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, Page
+from ff_core.contract.problem import code_of
+from ff_core.contract.workspace import NewWorkspace, WorkspaceView
+from ff_core.errors import FFError, NotFound
+from ff_core.ids import WorkspaceId
+
+router = APIRouter(prefix="/v1/workspaces", tags=["workspaces"])
+
+Reader = Annotated[Caller, Depends(caller(Scope.WORKSPACES_READ))]
+Writer = Annotated[Caller, Depends(caller(Scope.WORKSPACES_WRITE))]
+
+
+async def _service(request: Request) -> WorkspaceService:
+    return cast(WorkspaceService, request.app.state.workspaces)
+
+
+async def _daemons(request: Request) -> Daemons:
+    return cast(Daemons, request.app.state.daemons)
+
+
+Workspaces = Annotated[WorkspaceService, Depends(_service)]
+Vms = Annotated[Daemons, Depends(_daemons)]
+
+
+@router.post("", status_code=201)
+async def create(
+    wanted: NewWorkspace,
+    request: Request,
+    response: Response,
+    who: Writer,
+    db: Db,
+    workspaces: Workspaces,
+    key: IdempotencyKey,
+) -> WorkspaceView:
+    """Order a workspace. It answers at once with PROVISIONING; follow the operation or the events to READY or FAILED."""
+
+    async def make() -> Answer:
+        return Answer(201, dump(await workspaces.order(tx, wanted)))
+
+    fingerprint = await fingerprint_of(request, request.app.state.secrets.fingerprint_key)
+    async with db.transaction(who.user_id) as tx:
+        answer = await once(tx, key, fingerprint, make)
+    view = WorkspaceView.model_validate(answer.body)
+    response.headers["Location"] = f"/v1/workspaces/{view.id}"
+    return view
+
+
+@router.get("")
+async def page(
+    who: Reader,
+    db: Db,
+    workspaces: Workspaces,
+    cursor: Annotated[str | None, Query(max_length=100)] = None,
+    limit: Annotated[int, Query(ge=1, le=PAGE_ITEMS_MAX)] = PAGE_ITEMS_DEFAULT,
+    name: Annotated[str | None, Query(max_length=100)] = None,
+) -> Page[WorkspaceView]:
+    """Your workspaces, newest first; ``name`` finds the one of exactly that name."""
+    async with db.transaction(who.user_id) as tx:
+        items = await workspaces.page(tx, before=_before(cursor), name=name, items_max=limit + 1)
+    more = len(items) > limit
+    return Page(items=tuple(items[:limit]), next_cursor=str(items[limit - 1].id) if more else None)
+
+
+@router.get("/{workspace_id}")
+async def get(workspace_id: WorkspaceId, who: Reader, db: Db, workspaces: Workspaces) -> WorkspaceView:
+    """One of your workspaces."""
+    async with db.transaction(who.user_id) as tx:
+        return await workspaces.get(tx, workspace_id)
+
+
+@router.delete("/{workspace_id}", status_code=202)
+async def delete(workspace_id: WorkspaceId, who: Writer, db: Db, workspaces: Workspaces) -> OperationView:
+    """Delete a workspace in whatever state it is, with its container, volume and history. It is gone when it answers 404."""
+    async with db.transaction(who.user_id) as tx:
+        operation = await OperationRepository(tx).get(await workspaces.delete(tx, workspace_id))
+    if operation is None:
+        raise NotFound
+    return view_of(operation)
+
+
+@router.get("/{workspace_id}/repository")
+async def repository(workspace_id: WorkspaceId, who: Reader, db: Db, workspaces: Workspaces, vms: Vms) -> Repository:
+    """Branch, head and counts of changes of the checkout, as they are now."""
+    async with db.transaction(who.user_id) as tx:
+        target = await workspaces.target(tx, workspace_id)
+    return await vms.call(target, lambda daemon: daemon.repository())
+
+
+@router.post("/{workspace_id}/exec", response_class=StreamingResponse, responses={200: {"content": {MEDIA_TYPE: {}}}})
+async def execute(
+    workspace_id: WorkspaceId, wanted: ExecRequest, who: Writer, db: Db, workspaces: Workspaces, vms: Vms
+) -> StreamingResponse:
+    """Run a command in the workspace and stream what it writes as JSON lines; the last says how it ended.
+
+    Going away ends the command.
+    """
+    async with db.transaction(who.user_id) as tx:
+        target = await workspaces.target(tx, workspace_id)
+        await workspaces.touch(tx, workspace_id)
+
+    running = AsyncExitStack()
+    frames = await vms.call(target, lambda daemon: running.enter_async_context(daemon.execute(wanted)))
+    return _Output(running, frames)
+
+
+class _Output(StreamingResponse):
+    """The frames of a command that runs, one JSON document a line; ends the command when the client goes away."""
+
+    def __init__(self, running: AsyncExitStack, frames: AsyncGenerator[ExecFrame, None]) -> None:
+        super().__init__(_lines(frames), media_type=MEDIA_TYPE)
+        self._running = running
+
+    async def __call__(self, scope: ScopeOfRequest, receive: Receive, send: Send) -> None:
+        # Not in the generator of the body: a client that is gone already would leave that one without a first step.
+        async with self._running:
+            await super().__call__(scope, receive, send)
+
+
+async def _lines(frames: AsyncGenerator[ExecFrame, None]) -> AsyncGenerator[bytes, None]:
+    try:
+        async for frame in frames:
+            yield frame.model_dump_json().encode() + b"\n"
+    except FFError as error:
+        yield ExecError(code=code_of(error), message=error.detail).model_dump_json().encode() + b"\n"
+
+
+def _before(cursor: str | None) -> WorkspaceId | None:
+    if cursor is None:
+        return None
+    try:
+        return WorkspaceId(UUID(cursor))
+    except ValueError as error:
+        raise CursorInvalid from error

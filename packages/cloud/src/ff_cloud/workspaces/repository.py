@@ -1,0 +1,220 @@
+"""The only code that reads and writes ``workspaces``."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, or_, select, true, update
+from sqlalchemy.exc import IntegrityError
+
+from ff_cloud.kit.db import SystemTx, Tx
+from ff_cloud.workspaces.errors import WorkspaceNameTaken
+from ff_cloud.workspaces.tables import workspaces
+from ff_core.contract.base import ErrorView
+from ff_core.contract.workspace import Location, NewWorkspace, VmView, WorkspaceStatus, WorkspaceView
+from ff_core.ids import OperationId, UserId, WorkspaceId
+from ff_core.workspaces.machine import MACHINE
+
+PRESENT = "PRESENT"
+GONE = "GONE"
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A row of ``workspaces``."""
+
+    id: WorkspaceId
+    user_id: UserId
+    name: str
+    status: WorkspaceStatus
+    location: Location
+    epoch: int
+    repo_url: str | None
+    repo_token_sealed: str | None
+    """Encrypted; forgotten as soon as the workspace left PROVISIONING."""
+    branch: str | None
+    github_issue_url: str | None
+    pr_url: str | None
+    desired: str
+    error: ErrorView | None
+    operation_id: OperationId | None
+    last_seq: int
+    last_active_at: datetime
+    created_at: datetime
+    updated_at: datetime
+
+    def view(self, vm: VmView | None) -> WorkspaceView:
+        """What the API shows of it."""
+        return WorkspaceView(
+            id=self.id,
+            name=self.name,
+            status=self.status,
+            location=self.location,
+            epoch=self.epoch,
+            repo_url=self.repo_url,
+            branch=self.branch,
+            github_issue_url=self.github_issue_url,
+            pr_url=self.pr_url,
+            error=self.error,
+            operation_id=self.operation_id,
+            vm=vm,
+            last_seq=self.last_seq,
+            last_active_at=self.last_active_at,
+            created_at=self.created_at,
+            updated_at=self.updated_at,
+        )
+
+
+class _Shared:
+    """What both views of the table do alike, on the rows that ``_visible`` lets through."""
+
+    _tx: Tx | SystemTx
+
+    @property
+    def _visible(self) -> ColumnElement[bool]:
+        return true()
+
+    async def get(self, workspace_id: WorkspaceId, *, lock: bool = False) -> Workspace | None:
+        """The one with this id, or None. ``lock`` keeps others from changing it until the transaction ends."""
+        statement = select(workspaces).where(workspaces.c.id == workspace_id, self._visible)
+        if lock:
+            statement = statement.with_for_update()
+        row = (await self._tx.execute(statement)).mappings().one_or_none()
+        return workspace_of(row) if row else None
+
+    async def move(self, workspace: Workspace, to: WorkspaceStatus, error: ErrorView | None = None) -> bool:
+        """Compare and swap the status; false when somebody else moved it first. Raises ``IllegalTransition``."""
+        result = await self._tx.execute(
+            update(workspaces)
+            .where(workspaces.c.id == workspace.id, workspaces.c.status == workspace.status, self._visible)
+            .values(
+                status=MACHINE.move(workspace.status, to),
+                error_code=error.code if error else None,
+                error_message=error.message if error else None,
+                deadline_at=None,
+                repo_token_sealed=None,
+                updated_at=func.now(),
+            )
+        )
+        return result.rowcount == 1
+
+    async def set_operation(self, workspace_id: WorkspaceId, operation_id: OperationId, deadline_s: float) -> None:
+        """Note the operation that works on it, and by when it must have come to an end."""
+        await self._change(workspace_id, operation_id=operation_id, deadline_at=_in(deadline_s), updated_at=func.now())
+
+    async def touch(self, workspace_id: WorkspaceId) -> None:
+        """Note that it is in use."""
+        await self._change(workspace_id, last_active_at=func.now())
+
+    async def _change(self, workspace_id: WorkspaceId, **values: Any) -> None:
+        await self._tx.execute(update(workspaces).where(workspaces.c.id == workspace_id, self._visible).values(values))
+
+
+class WorkspaceRepository(_Shared):
+    """The workspaces of one user."""
+
+    _tx: Tx
+
+    def __init__(self, tx: Tx) -> None:
+        self._tx = tx
+
+    async def insert(self, workspace_id: WorkspaceId, wanted: NewWorkspace, *, repo_token_sealed: str | None) -> None:
+        """A new one, PROVISIONING from the start. Raises :class:`WorkspaceNameTaken`."""
+        statement = insert(workspaces).values(
+            id=workspace_id,
+            user_id=self._tx.user_id,
+            name=wanted.name,
+            status=MACHINE.move(WorkspaceStatus.NEW, WorkspaceStatus.PROVISIONING),
+            location=Location.CLOUD,
+            epoch=1,
+            repo_url=wanted.repo_url,
+            repo_token_sealed=repo_token_sealed,
+            branch=wanted.branch,
+            github_issue_url=wanted.github_issue_url,
+            desired=PRESENT,
+            last_active_at=func.now(),
+            created_at=func.now(),
+            updated_at=func.now(),
+        )
+        try:
+            async with self._tx.savepoint():
+                await self._tx.execute(statement)
+        except IntegrityError as error:
+            if "workspaces_user_id_name_key" not in str(error.orig):
+                raise
+            raise WorkspaceNameTaken from error
+
+    async def page(self, *, before: WorkspaceId | None, name: str | None, items_max: int) -> list[Workspace]:
+        """Newest first; ``before`` is the last id of the page before, ``name`` an exact name."""
+        statement = select(workspaces).where(self._visible)
+        if before is not None:
+            statement = statement.where(workspaces.c.id < before)
+        if name is not None:
+            statement = statement.where(workspaces.c.name == name)
+        rows = await self._tx.execute(statement.order_by(workspaces.c.id.desc()).limit(items_max))
+        return [workspace_of(row) for row in rows.mappings()]
+
+    async def count(self) -> int:
+        """How many the user has."""
+        return int(await self._tx.scalar(select(func.count()).select_from(workspaces).where(self._visible)) or 0)
+
+    async def want_gone(self, workspace_id: WorkspaceId) -> None:
+        """Remember that the user wants it deleted; may be repeated."""
+        await self._change(workspace_id, desired=GONE, updated_at=func.now())
+
+    @property
+    def _visible(self) -> ColumnElement[bool]:
+        return workspaces.c.user_id == self._tx.user_id
+
+
+class SystemWorkspaceRepository(_Shared):
+    """The workspaces of everybody, for operations and sweeps."""
+
+    def __init__(self, tx: SystemTx) -> None:
+        self._tx = tx
+
+    async def unsettled(self, items_max: int) -> list[Workspace]:
+        """Those that should move on by themselves: to be deleted, or past the deadline of a transitional state."""
+        overdue = workspaces.c.deadline_at < func.clock_timestamp()
+        rows = await self._tx.execute(
+            select(workspaces).where(or_(workspaces.c.desired == GONE, overdue)).order_by(workspaces.c.id).limit(items_max)
+        )
+        return [workspace_of(row) for row in rows.mappings()]
+
+    async def heard(self, workspace_id: WorkspaceId, last_seq: int) -> None:
+        """Note how far its journal was copied; it is in use."""
+        newest = func.greatest(workspaces.c.last_seq, last_seq)
+        await self._change(workspace_id, last_seq=newest, last_active_at=func.now())
+
+    async def delete(self, workspace_id: WorkspaceId) -> None:
+        """Remove the row and, by cascade, its sessions and events; may be repeated."""
+        await self._tx.execute(delete(workspaces).where(workspaces.c.id == workspace_id))
+
+
+def workspace_of(row: RowMapping) -> Workspace:
+    """A workspace from its row."""
+    error = ErrorView(code=row["error_code"], message=row["error_message"]) if row["error_code"] else None
+    return Workspace(
+        id=WorkspaceId(row["id"]),
+        user_id=UserId(row["user_id"]),
+        name=row["name"],
+        status=WorkspaceStatus(row["status"]),
+        location=Location(row["location"]),
+        epoch=row["epoch"],
+        repo_url=row["repo_url"],
+        repo_token_sealed=row["repo_token_sealed"],
+        branch=row["branch"],
+        github_issue_url=row["github_issue_url"],
+        pr_url=row["pr_url"],
+        desired=row["desired"],
+        error=error,
+        operation_id=row["operation_id"],
+        last_seq=row["last_seq"],
+        last_active_at=row["last_active_at"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
+def _in(seconds: float) -> Any:
+    return func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)

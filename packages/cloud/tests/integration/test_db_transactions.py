@@ -1,0 +1,131 @@
+"""Transactions: two openings, nothing carried over, clear errors when the database is away."""
+
+import asyncio
+import time
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from ff_cloud.kit.db import Database, SystemTx, Tx, parse_url
+from ff_cloud.kit.errors import DatabaseUnavailable
+from ff_cloud.testing.postgres import PostgresForTests
+from ff_core.ids import UserId
+from ff_core.world import SystemWorld
+
+WHO = text("select current_user, current_setting('app.user_id', true), current_setting('statement_timeout')")
+USER = UserId(UUID(int=1))
+
+WORLD = SystemWorld()
+
+
+async def test_each_opening_has_its_role_and_leaves_nothing_behind(postgres: PostgresForTests) -> None:
+    async with postgres.database(pool_max=1) as db:
+        async with db.transaction(USER) as tx:
+            assert isinstance(tx, Tx)
+            assert tx.user_id == USER
+            assert (await tx.execute(WHO)).one() == ("ff_app", str(USER), "15s")
+        async with db.login_connection() as connection:
+            # Once set, a setting of ours is '' in the same connection and not NULL; the policies know.
+            assert (await connection.execute(WHO)).one() == ("ff", "", "0")
+        async with db.system_transaction() as system:
+            assert isinstance(system, SystemTx)
+            assert (await system.execute(WHO)).one() == ("ff_system", "", "15s")
+        with pytest.raises(RuntimeError):
+            async with db.transaction(USER) as tx:
+                raise RuntimeError
+        async with db.login_connection() as connection:
+            assert (await connection.execute(WHO)).one() == ("ff", "", "0")
+
+
+async def test_commits_at_the_end_and_rolls_back_on_an_exception(db: Database) -> None:
+    insert = text("insert into operations (id, kind, key) values (:id, 'k', :key)")
+    count = text("select count(*) from operations")
+    with pytest.raises(RuntimeError):
+        async with db.system_transaction() as tx:
+            await tx.execute(insert, {"id": WORLD.new_id(), "key": "a"})
+            raise RuntimeError
+    async with db.system_transaction() as tx:
+        assert await tx.scalar(count) == 0
+        await tx.execute(insert, {"id": WORLD.new_id(), "key": "b"})
+        with pytest.raises(RuntimeError):
+            async with tx.savepoint():
+                await tx.execute(insert, {"id": WORLD.new_id(), "key": "c"})
+                raise RuntimeError
+    async with db.system_transaction() as tx:
+        assert await tx.scalar(count) == 1
+
+
+async def test_a_statement_that_takes_too_long_is_cut(postgres: PostgresForTests, db: Database) -> None:
+    async with Database(db.url, statement_timeout_s=0.1, lock_timeout_s=0.1) as hasty:
+        with pytest.raises(DatabaseUnavailable, match="took too long"):
+            async with hasty.system_transaction() as tx:
+                await tx.execute(text("select pg_sleep(5)"))
+        lock = text("lock table operations in share row exclusive mode")
+        async with db.system_transaction() as holder:
+            await holder.execute(lock)
+            with pytest.raises(DatabaseUnavailable, match="took too long"):
+                async with hasty.system_transaction() as tx:
+                    await tx.execute(lock)
+
+
+async def test_an_exhausted_pool_says_so(postgres: PostgresForTests, db: Database) -> None:
+    async with Database(db.url, pool_max=1, pool_timeout_s=0.1) as small, small.system_transaction():
+        with pytest.raises(DatabaseUnavailable, match="busy"):
+            async with small.system_transaction():
+                pass
+
+
+async def test_a_database_that_is_not_there(tmp_path) -> None:
+    started = time.monotonic()
+    async with Database(f"postgresql://ff:hunter2@/ff?host={tmp_path}") as db:
+        with pytest.raises(DatabaseUnavailable) as caught:
+            async with db.transaction(USER):
+                pass
+    assert caught.value.status == 503
+    assert "hunter2" not in str(caught.value)
+    assert time.monotonic() - started < 5
+
+
+async def test_connections_that_died_in_the_pool_are_replaced(postgres: PostgresForTests, db: Database) -> None:
+    for _ in range(2):  # once with one dead connection in the pool, once with three
+        async with db.system_transaction(), db.system_transaction(), db.system_transaction():
+            pass
+        async with Database(postgres.admin_url(db.url)) as admin, admin.login_connection() as connection:
+            await connection.execute(text("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'ff'"))
+        async with db.transaction(USER) as tx:
+            assert await tx.scalar(text("select 1")) == 1
+
+
+async def test_cancelled_and_mixed_requests_never_meet(db: Database) -> None:
+    """Users interleave on few connections, some cancelled in the middle of a query; each sees its own rows only."""
+    users = [UserId(UUID(int=n)) for n in range(1, 9)]
+    async with db.system_transaction() as tx:
+        await tx.execute(
+            text("insert into operations (id, user_id, kind, key) values (:id, :user_id, 'k', :key)"),
+            [{"id": WORLD.new_id(), "user_id": user, "key": f"{user}{n}"} for user in users for n in range(3)],
+        )
+
+    async def look(user: UserId) -> set[tuple[UUID, int]]:
+        async with db.transaction(user) as tx:
+            rows = await tx.execute(text("select user_id, count(*) from operations group by user_id"))
+            return {tuple(row) for row in rows}
+
+    async def dawdle(user: UserId) -> None:
+        async with db.transaction(user) as tx:
+            await tx.execute(text("select pg_sleep(10), count(*) from operations"))
+
+    dawdlers = [asyncio.create_task(dawdle(user)) for user in users]
+    lookers = [asyncio.create_task(look(users[n % 8])) for n in range(200)]
+    await asyncio.sleep(0.05)
+    for task in dawdlers:
+        task.cancel()
+    assert all(isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*dawdlers, return_exceptions=True))
+    assert await asyncio.gather(*lookers) == [{(users[n % 8], 3)} for n in range(200)]
+
+
+def test_urls_of_all_spellings() -> None:
+    for url in ("postgres://u:p@h/d?sslmode=require", "postgresql+asyncpg://u:p@h/d?sslmode=require"):
+        parsed = parse_url(url)
+        assert parsed.drivername == "postgresql+psycopg"
+        assert parsed.query["sslmode"] == "require"

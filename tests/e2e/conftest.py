@@ -1,0 +1,61 @@
+"""Everything real but the model: a server process, its PostgreSQL, Docker, git, the Claude CLI in the VMs.
+
+One stack per pytest process; each test makes its own users and workspaces in it. A test that must break something
+shared starts a server of its own, with ``running_server``.
+"""
+
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+import pytest_asyncio
+from api_user import User
+from stack import MODEL_KEY, Stack
+
+from ff_cloud.testing.server import running_server, scratch_folder, tail
+from ff_cloud.testing.vm_network import vm_network
+from ff_core.testing.git_server import GitServer
+from ff_core.testing.model_api import ModelApi
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    async with AsyncExitStack() as exits:
+        network = await exits.enter_async_context(vm_network(purpose="e2e"))
+        model = await exits.enter_async_context(ModelApi(host=network.gateway))
+        git = await exits.enter_async_context(GitServer(tmp_path_factory.mktemp("repositories"), host=network.gateway))
+        settings = {
+            "FF_DEPLOYMENT": network.deployment,
+            "FF_MODEL_BASE_URL": model.url,
+            "FF_MODEL_API_KEY": MODEL_KEY,
+            "FF_ALLOW_PLAIN_HTTP_REPOS": "1",
+            "FF_HEALTH_INTERVAL_S": "1",
+            "FF_SWEEP_INTERVAL_S": "1",
+        }
+        folder = scratch_folder("ff-e2e-")
+        exits.callback(shutil.rmtree, folder, ignore_errors=True)
+        server = exits.enter_context(running_server(folder, settings))
+        yield Stack(network, model, git, server, settings)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def user(stack: Stack) -> AsyncIterator[User]:
+    async with User.sign_up(stack.url) as somebody:
+        yield somebody
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def stranger(stack: Stack) -> AsyncIterator[User]:
+    async with User.sign_up(stack.url) as somebody:
+        yield somebody
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[pytest.TestReport]:
+    """A failure shows the end of the server's log."""
+    report: pytest.TestReport = yield
+    stack = getattr(item, "funcargs", {}).get("stack")
+    if report.failed and stack is not None:
+        report.sections.append(("server log", tail(stack.server.log, 40)))
+    return report
