@@ -107,7 +107,7 @@ async def test_a_stall_is_visible_as_silence_and_a_client_that_leaves_is_noticed
     with pytest.raises(httpx.ReadTimeout):
         await client.post("/v1/messages", json=asking("%stall 600 after=1\n%say a b c"), timeout=0.3)
     async with asyncio.timeout(5):
-        while not api.requests[0].outcome:  # noqa: ASYNC110  (the server sets no event)
+        while not api.requests[0].outcome:
             await asyncio.sleep(0.01)
     assert api.requests[0].outcome == "client gone after 1"
 
@@ -117,7 +117,7 @@ async def test_leaving_does_not_wait_for_open_streams():
     async with ModelApi() as api, httpx.AsyncClient(timeout=20) as client:
         task = asyncio.create_task(client.post(f"{api.url}/v1/messages", json=asking("%stall 600\n%say x")))
         async with asyncio.timeout(5):
-            while not api.requests:  # noqa: ASYNC110  (the server sets no event)
+            while not api.requests:
                 await asyncio.sleep(0.01)
         await api.__aexit__(None, None, None)
         with pytest.raises(httpx.RemoteProtocolError):

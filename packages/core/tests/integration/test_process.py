@@ -23,7 +23,7 @@ def alive(pid: int) -> bool:
 
 async def until(condition) -> None:
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110  (other processes set no event)
+        while not condition():
             await asyncio.sleep(0.01)
 
 

@@ -1,0 +1,64 @@
+# The only list of commands. Each target brings what it needs (scripts/bootstrap.sh asks nothing and is safe to repeat).
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+.SILENT:
+
+BIN := .venv/bin
+# Test processes; each has a PostgreSQL cluster and a server of its own.
+WORKERS ?= 2
+# What to test: make test TESTS=packages/core/tests/unit
+TESTS ?=
+DEV_DATA := $(CURDIR)/.ff-dev/data
+# The name of this checkout's own server on the Docker Engine, and of no other's.
+DEV_DEPLOYMENT := dev-$(shell pwd -P | sha256sum | cut -c1-10)
+
+.PHONY: help demo test lint bench up clean lock docs
+
+help: ## say what there is
+	awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## watch a real Claude CLI work in a container, from nothing to nothing
+	scripts/bootstrap.sh env docker image
+	$(BIN)/python scripts/demo.py
+
+test: ## run all tests, with real PostgreSQL, git, Docker and Claude CLI
+	scripts/bootstrap.sh env docker image
+	echo "test: pytest in $(WORKERS) processes"
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile $(TESTS)
+
+lint: ## style, types, import contracts, and the checks in scripts/
+	scripts/bootstrap.sh env
+	echo "lint: ruff" && $(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet
+	echo "lint: mypy" && $(BIN)/mypy --no-error-summary && $(BIN)/mypy --no-error-summary scripts/*.py bench/*.py
+	echo "lint: import contracts" && $(BIN)/lint-imports >.ff-dev/lint-imports.log || { cat .ff-dev/lint-imports.log; false; }
+	echo "lint: tree" && $(BIN)/python scripts/check_tree.py
+	echo "lint: ok"
+
+bench: ## measure what bench/budgets.py promises; results in bench/results/
+	scripts/bootstrap.sh env docker image
+	$(BIN)/python -m bench.daemon
+	$(BIN)/python -m bench.cold_start
+
+up: ## run a server in the foreground, its data in .ff-dev/data
+	scripts/bootstrap.sh env docker image
+	FF_DATA_DIR=$(DEV_DATA) FF_DEPLOYMENT=$(DEV_DEPLOYMENT) $(BIN)/ff-cloud serve
+
+clean: ## remove the containers, volumes and data of `make up`, and caches; .venv and images stay
+	if docker version >/dev/null 2>&1; then \
+	  for what in container volume network; do \
+	    [ $$what = container ] && all=--all force=--force || all= force=; \
+	    docker $$what ls $$all --quiet --filter label=ff.deployment=$(DEV_DEPLOYMENT) | xargs --no-run-if-empty docker $$what rm $$force >/dev/null; \
+	  done; \
+	else echo "clean: no Docker Engine answers; containers of .ff-dev/data, if any, stay" >&2; fi
+	rm -rf .ff-dev .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache bench/results
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	echo "clean: done"
+
+lock: ## remake the hashed locks from the pyproject files
+	scripts/lock.sh
+
+docs: ## remake the pages of docs/reference that are made from the code
+	scripts/bootstrap.sh env
+	for page in settings_docs error_docs; do $(BIN)/python scripts/$$page.py; done
