@@ -237,8 +237,8 @@ def main() -> int:
     finally:
         with suppress(OSError):
             shutil.rmtree(folder)
-    print(flush=True)
-    terminal.end(f"demo: ok ({time.monotonic() - began:.0f} s)", good=True)
+    print(f"\ntook {time.monotonic() - began:.0f} s", flush=True)
+    terminal.end("demo: ok", good=True)
     return 0
 
 

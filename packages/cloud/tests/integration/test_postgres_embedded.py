@@ -88,7 +88,8 @@ def test_private_durable_and_not_root(server: EmbeddedPostgres) -> None:
         role = connection.execute("select rolsuper, rolbypassrls from pg_roles where rolname = current_user").fetchone()
         assert role == (False, False)
         locale = "select datlocprovider, datlocale from pg_database where datname = current_database()"
-        assert connection.execute(locale).fetchone() == ("b", "C.UTF-8")
+        if connection.info.server_version >= 170000:
+            assert connection.execute(locale).fetchone() == ("b", "C.UTF-8")
     modes = {
         name: stat.S_IMODE((server.data / name).stat().st_mode) for name in ("", "run", "cluster", "password", "password.admin")
     }
@@ -148,8 +149,8 @@ def test_the_orphan_of_a_killed_owner_is_adopted_and_stopped(data: Path) -> None
 
 def test_kill_9_under_inserts_loses_no_acknowledged_row(server: EmbeddedPostgres) -> None:
     with connect(server) as connection:
-        connection.execute("create table if not exists kept (n int primary key)")
-        connection.execute("truncate kept")
+        connection.execute("create schema if not exists mine")
+        connection.execute("create table if not exists mine.kept (n int primary key)")
     acknowledged = 0
     for _ in range(3):
         pid = server.pid
@@ -157,13 +158,13 @@ def test_kill_9_under_inserts_loses_no_acknowledged_row(server: EmbeddedPostgres
         target = acknowledged + 50
         with pytest.raises(psycopg.OperationalError), connect(server) as connection:
             while True:
-                connection.execute("insert into kept values (%s)", [acknowledged + 1])
+                connection.execute("insert into mine.kept values (%s)", [acknowledged + 1])
                 acknowledged += 1
                 if acknowledged == target:
                     os.killpg(os.getpgid(pid), signal.SIGKILL)  # a session of its own: all of PostgreSQL, nobody else
         server.start()
         with connect(server) as connection:
-            [found] = connection.execute("select max(n) from kept").fetchone() or [0]
+            [found] = connection.execute("select max(n) from mine.kept").fetchone() or [0]
             assert found in {acknowledged, acknowledged + 1}
             acknowledged = found
 
@@ -217,9 +218,9 @@ def test_the_stale_pid_of_a_living_stranger(data: Path) -> None:
 def test_another_major_version_is_refused(data: Path) -> None:
     version = data / "cluster/PG_VERSION"
     genuine = version.read_text()
-    version.write_text("15\n")
+    version.write_text("14\n")
     try:
-        with pytest.raises(DatabaseNotStarted, match="PostgreSQL 15"):
+        with pytest.raises(DatabaseNotStarted, match="PostgreSQL 14"):
             EmbeddedPostgres(data).start()
     finally:
         version.write_text(genuine)

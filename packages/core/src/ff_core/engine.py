@@ -5,7 +5,8 @@ import contextlib
 import importlib
 from types import ModuleType
 
-from ff_core.contract.daemon import Bind, ModelAccess
+from ff_core.contract.daemon import Bind, ModelAccess, PrepareRepository, Repository
+from ff_core.contract.workspace import WorkspaceStatus
 from ff_core.ids import WorkspaceId
 from ff_core.sessions.backend import AgentBackend, Backends, BackendSpec
 from ff_core.sessions.errors import ModelKeyMissing
@@ -65,9 +66,16 @@ class Engine:
         first = self._access is None
         self._access = request.model
         if first:
-            if self._uses_claude:
-                self._import_claude()
+            current = self.workspaces.current()
+            if current is not None and current.status is WorkspaceStatus.READY:
+                self._expect_agents()
             await self.sessions.resume_queues()
+
+    async def prepare(self, workspace_id: WorkspaceId, request: PrepareRepository) -> Repository:
+        """Make the checkout; see ``Workspaces.prepare``. Then get ready for the agent; not before, both want the processor."""
+        made = await self.workspaces.prepare(workspace_id, request)
+        self._expect_agents()
+        return made
 
     def last_seq(self) -> tuple[WorkspaceId | None, int]:
         """The workspace this host belongs to, bound or not, and ``seq`` of its newest event."""
@@ -86,8 +94,12 @@ class Engine:
         await self.stop()
         self._store.close()
 
+    def _expect_agents(self) -> None:
+        if self._uses_claude:
+            self._import_claude()
+
     def _import_claude(self) -> asyncio.Task[ModuleType]:
-        """The room that imports the SDK, which takes a second and half our memory: at bind, and in a thread."""
+        """The room that imports the SDK, which takes a second and half our memory: in a thread, once a workspace is ready."""
         if self._claude_module is None:
             load = asyncio.to_thread(importlib.import_module, "ff_core.claude.backend")
             self._claude_module = asyncio.create_task(load)

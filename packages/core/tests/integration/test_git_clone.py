@@ -6,6 +6,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -238,20 +239,26 @@ async def test_a_redirect_to_another_server_does_not_get_the_token(private, tmp_
     assert not any("authorization" in request.lower() for request in got)
 
 
+@pytest.fixture
+def open_folder():
+    folder = Path(tempfile.mkdtemp(prefix="ff-git-"))  # pytest's own folders can't be entered by another user
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
 @AS_ROOT
-async def test_a_clone_for_another_user_belongs_to_that_user(private, tmp_path):
-    for folder in [tmp_path, *tmp_path.parents][:3]:
-        folder.chmod(0o755)
-    home = tmp_path / "home"
+async def test_a_clone_for_another_user_belongs_to_that_user(private, open_folder):
+    home = open_folder / "home"
     home.mkdir()
     os.chown(home, 12345, 12345)
     user = RunAs(12345, 12345, home)
     url = at(await private.create("r", {"a": "1"}))
-    await clone(url, tmp_path / "repo", credential=Credential(TOKEN, USER), timeout_s=30, run_as=user)
-    owners = {path.stat().st_uid for path in (tmp_path / "repo").rglob("*")}
+    await clone(url, open_folder / "repo", credential=Credential(TOKEN, USER), timeout_s=30, run_as=user)
+    owners = {path.stat().st_uid for path in (open_folder / "repo").rglob("*")}
     assert owners == {12345}
-    assert (await status(Git(tmp_path / "repo", run_as=user))).clean
-    again = await clone(url, tmp_path / "repo", timeout_s=30, run_as=user)
+    assert (await status(Git(open_folder / "repo", run_as=user))).clean
+    again = await clone(url, open_folder / "repo", timeout_s=30, run_as=user)
     assert again.adopted
 
 

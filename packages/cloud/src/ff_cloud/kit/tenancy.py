@@ -56,6 +56,12 @@ _ROLES_QUERY = text("""
     from pg_roles r where r.rolname = any(:roles)
 """)
 
+_BECOME_SCHEMA_OWNER = text("""
+    select set_config('role', r.rolname, true)
+    from pg_namespace n join pg_roles r on r.oid = n.nspowner
+    where n.nspname = 'public' and pg_has_role(current_user, r.oid, 'MEMBER')
+""")
+
 
 class Migration(Protocol):
     """What the helpers below need of Alembic's ``op``."""
@@ -110,15 +116,24 @@ def ensure_roles(connection: Connection) -> None:
             for privilege in ("usage", "create") if role == OWNER_ROLE else ("usage",):
                 if not connection.scalar(may, {"role": role, "privilege": privilege}):
                     statement = f"grant {privilege} on schema public to {role}"
+                    # A login that inherits nothing has to become the schema's owner to grant. It may not be allowed to:
+                    # then the grant fails, or does nothing but warn.
+                    connection.execute(_BECOME_SCHEMA_OWNER)
                     connection.execute(text(statement))
+                    connection.execute(text("set local role none"))
+                    if not connection.scalar(may, {"role": role, "privilege": privilege}):
+                        raise DatabaseUnsafe(_ask(statement))
     except DBAPIError as error:
         connection.rollback()
-        message = (
-            f"The database's login may not run `{statement}`; ask an administrator to run that, with the login's "
-            f"name in place of current_user, and the like for the roles {', '.join(ROLES)}."
-        )
-        raise DatabaseUnsafe(message) from error
+        raise DatabaseUnsafe(_ask(statement)) from error
     connection.commit()
+
+
+def _ask(statement: str) -> str:
+    return (
+        f"The database's login may not run `{statement}`; ask an administrator to run that, with the login's "
+        f"name in place of current_user, and the like for the roles {', '.join(ROLES)}."
+    )
 
 
 async def require_safe_roles(connection: AsyncConnection) -> None:

@@ -63,7 +63,7 @@ class Endpoints:
     async def prepare(self, request: Request) -> Response:
         """Make the checkout; answers when it is there."""
         workspace_id = self._workspace()
-        return say(await self._engine.workspaces.prepare(workspace_id, await read(request, PrepareRepository)))
+        return say(await self._engine.prepare(workspace_id, await read(request, PrepareRepository)))
 
     async def repository(self, _request: Request) -> Response:
         """The checkout as it stands."""

@@ -159,6 +159,7 @@ async def test_interrupt_stops_the_stream_and_leaves_the_session_usable(host):
     assert host.of_kind("message.cancelled")[0].body.message_id == waiting
     assert host.said(), "what was written so far is kept"
     assert (await host.ask(session, "%say still here")).body.outcome == "done"
+    await host.resting(session)
     assert not (await host.sessions.interrupt(session, Interrupt())).was_working
 
 
