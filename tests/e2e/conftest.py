@@ -4,16 +4,15 @@ One stack per pytest process; each test makes its own users and workspaces in it
 shared starts a server of its own, with ``running_server``.
 """
 
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
 from api_user import User
-from stack import MODEL_KEY, Stack
+from stack import MODEL_KEY, Stack, scratch
 
-from ff_cloud.testing.server import running_server, scratch_folder, tail
+from ff_cloud.testing.server import running_server, tail
 from ff_cloud.testing.vm_network import vm_network
 from ff_core.testing.git_server import GitServer
 from ff_core.testing.model_api import ModelApi
@@ -33,8 +32,7 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
             "FF_HEALTH_INTERVAL_S": "1",
             "FF_SWEEP_INTERVAL_S": "1",
         }
-        folder = scratch_folder("ff-e2e-")
-        exits.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder = exits.enter_context(scratch())
         server = exits.enter_context(running_server(folder, settings))
         yield Stack(network, model, git, server, settings)
 

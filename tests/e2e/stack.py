@@ -1,9 +1,13 @@
 """What the end-to-end tests talk to."""
 
+import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from ff_cloud.testing.server import Running
+from ff_cloud.testing.server import Running, scratch_folder
 from ff_cloud.testing.vm_network import VmNetwork
 from ff_core.testing.git_server import GitServer
 from ff_core.testing.model_api import ModelApi
@@ -34,3 +38,13 @@ class Stack:
 
 def _docker(*argv: str) -> list[str]:
     return subprocess.run(["docker", *argv], capture_output=True, text=True, check=True, timeout=30).stdout.split()
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for a server of a test's own; removed with everything in it."""
+    folder = scratch_folder("ff-e2e-")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

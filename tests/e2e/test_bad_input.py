@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from api_user import User
-from stack import Stack
+from stack import Stack, scratch
 
-from ff_cloud.testing.server import running_server, scratch_folder
+from ff_cloud.testing.server import running_server
 
 pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="session")]
 
@@ -104,7 +104,7 @@ async def test_docker_away_and_image_missing(stack: Stack) -> None:
     ]:
         with ExitStack() as exits:
             deployment = {"FF_DEPLOYMENT": f"{stack.network.deployment}-d", "FF_VM_NETWORK": stack.network.name}
-            server = exits.enter_context(running_server(scratch_folder("ff-e2e-bad-"), stack.settings | deployment | settings))
+            server = exits.enter_context(running_server(exits.enter_context(scratch()), stack.settings | deployment | settings))
             async with User.sign_up(server.url) as user:
                 failed = await user.settled((await user.order()).id)
                 assert (failed.status, failed.error.code) == ("FAILED", code)
@@ -123,7 +123,7 @@ async def test_a_full_disk(stack: Stack) -> None:
     }
     big = await stack.git.create("too-big", {"blob.bin": bytes(range(256)) * 4096 * 30})
     with ExitStack() as exits:
-        server = exits.enter_context(running_server(scratch_folder("ff-e2e-full-"), stack.settings | settings))
+        server = exits.enter_context(running_server(exits.enter_context(scratch()), stack.settings | settings))
         async with User.sign_up(server.url) as user:
             failed = await user.settled((await user.order(repo_url=big)).id)
             assert (failed.status, failed.error.code) == ("FAILED", "clone_disk_full")
@@ -145,7 +145,7 @@ async def test_a_full_disk(stack: Stack) -> None:
 async def test_the_database_away(stack: Stack) -> None:
     """Requests say so while it is away, and it is started again by itself."""
     with ExitStack() as exits:
-        folder = scratch_folder("ff-e2e-db-")
+        folder = exits.enter_context(scratch())
         deployment = {"FF_DEPLOYMENT": f"{stack.network.deployment}-b", "FF_VM_NETWORK": stack.network.name}
         server = exits.enter_context(running_server(folder, stack.settings | deployment))
         async with User.sign_up(server.url) as user:

@@ -8,9 +8,9 @@ from contextlib import ExitStack
 import httpx2
 import pytest
 from api_user import Refused, User, new_id
-from stack import Stack
+from stack import Stack, scratch
 
-from ff_cloud.testing.server import running_server, scratch_folder
+from ff_cloud.testing.server import running_server
 
 pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="session")]
 
@@ -81,7 +81,7 @@ async def test_a_killed_daemon_comes_back_with_its_whole_journal(user: User, sta
 
 async def test_a_killed_server_finishes_what_it_began(stack: Stack) -> None:
     with ExitStack() as exits:
-        folder = scratch_folder("ff-e2e-kill-")
+        folder = exits.enter_context(scratch())
         settings = stack.settings | {"FF_DEPLOYMENT": f"{stack.network.deployment}-k", "FF_VM_NETWORK": stack.network.name}
         killed = ExitStack()
         server = killed.enter_context(running_server(folder, settings))
