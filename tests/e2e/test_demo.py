@@ -20,7 +20,7 @@ async def test_the_demo_ends_well_and_leaves_nothing() -> None:
     said = (await asyncio.wait_for(process.stdout.read(), 280)).decode()
     assert await process.wait() == 0, said
     assert said.rstrip().endswith("demo: ok")
-    assert "scripted" in said
+    assert "SCRIPTED" in said
     left = await asyncio.create_subprocess_exec(
         "docker", "ps", "-aq", "--filter", "name=ff-demo-", stdout=asyncio.subprocess.PIPE
     )

@@ -1,11 +1,14 @@
 """Workspaces from order to deletion, and what goes wrong in between."""
 
 import asyncio
+from contextlib import ExitStack
 
 import pytest
 from api_user import User
-from stack import Stack
+from stack import Stack, scratch
 
+from ff_cloud.testing.server import running_server
+from ff_cloud.testing.vm_image import image_running
 from ff_core.testing.git_server import GitServer
 
 pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="session")]
@@ -125,3 +128,16 @@ async def _of_vm(*arguments: str) -> list[str]:
     out, _ = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 0
     return out.decode().split()
+
+
+async def test_a_workspace_that_never_gets_ready_fails_at_its_deadline(stack: Stack) -> None:
+    """A container that runs and whose daemon never answers."""
+    with ExitStack() as exits:
+        deaf = exits.enter_context(image_running(["sleep", "infinity"]))
+        settings = stack.settings | {"FF_VM_IMAGE": deaf, "FF_PROVISION_DEADLINE_S": "3", "FF_VM_NETWORK": stack.network.name}
+        settings["FF_DEPLOYMENT"] = f"{stack.network.deployment}-deaf"
+        server = exits.enter_context(running_server(exits.enter_context(scratch()), settings))
+        async with User.sign_up(server.url) as user:
+            failed = await user.settled((await user.order()).id)
+            assert (failed.status, failed.error.code, failed.vm) == ("FAILED", "provision_timed_out", None)
+            await user.delete(failed.id)

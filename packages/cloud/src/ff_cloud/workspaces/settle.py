@@ -13,6 +13,7 @@ from ff_core.contract.workspace import WorkspaceStatus
 from ff_core.ids import WorkspaceId
 from ff_core.world import World
 
+TIMED_OUT = ErrorView(code="provision_timed_out", message="The workspace could not be prepared in time; delete it and try again.")
 CANCELLED = ErrorView(code="cancelled", message="It was deleted while it was being prepared.")
 
 
@@ -31,7 +32,9 @@ class Settler:
         if op.status is Status.DONE:
             workspace = await self._move(tx, workspace, WorkspaceStatus.READY)
         else:
-            workspace = await self._move(tx, workspace, WorkspaceStatus.FAILED, _why(op))
+            # Only a deletion and the deadline cancel it, and a workspace that is wanted was not deleted.
+            overdue = op.cancel_requested and workspace.desired != GONE
+            workspace = await self._move(tx, workspace, WorkspaceStatus.FAILED, TIMED_OUT if overdue else _why(op))
         if workspace.desired == GONE:
             await self.terminate(tx, workspace)
 

@@ -18,8 +18,7 @@ from ff_cloud.operations.service import forget_finished, request_cancel
 from ff_cloud.vms.engine.base import Engine
 from ff_cloud.vms.repository import SystemVmRepository
 from ff_cloud.workspaces.repository import GONE, SystemWorkspaceRepository, Workspace
-from ff_cloud.workspaces.settle import Settler
-from ff_core.contract.base import ErrorView
+from ff_cloud.workspaces.settle import TIMED_OUT, Settler
 from ff_core.contract.workspace import WorkspaceStatus
 from ff_core.errors import FFError
 from ff_core.world import World
@@ -28,7 +27,6 @@ log = structlog.get_logger(__name__)
 
 WORKSPACES_MAX = 100
 """Handled in one round; the rest in the next."""
-TIMED_OUT = ErrorView(code="provision_timed_out", message="The workspace could not be prepared in time; delete it and try again.")
 
 
 class Sweep:
