@@ -141,3 +141,15 @@ async def test_a_workspace_that_never_gets_ready_fails_at_its_deadline(stack: St
             failed = await user.settled((await user.order()).id)
             assert (failed.status, failed.error.code, failed.vm) == ("FAILED", "provision_timed_out", None)
             await user.delete(failed.id)
+
+
+async def test_a_client_that_goes_away_ends_its_command(user: User) -> None:
+    workspace = await user.ready()
+    body = {"argv": ["sleep", "4242"]}
+    async with user.http.stream("POST", f"/v1/workspaces/{workspace.id}/exec", json=body) as response:
+        assert response.status_code == 200, "a silent command is answered at once"
+        assert (await user.run(workspace.id, "pgrep", "-f", "sleep 4242")).exit_code == 0
+    async with asyncio.timeout(20):
+        while (await user.run(workspace.id, "pgrep", "-x", "sleep")).exit_code == 0:
+            pass
+    await user.delete(workspace.id)

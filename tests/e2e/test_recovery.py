@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 
 import httpx2
 import pytest
@@ -136,3 +136,23 @@ async def _docker(*arguments: str) -> str:
     process = await asyncio.create_subprocess_exec("docker", *arguments, stdout=asyncio.subprocess.PIPE)
     out, _ = await asyncio.wait_for(process.communicate(), 30)
     return out.decode()
+
+
+async def test_event_streams_have_a_bound_and_closing_one_makes_room(user: User) -> None:
+    workspace = await user.ready()
+    async with AsyncExitStack() as open_streams:
+        path = f"/v1/workspaces/{workspace.id}/events"
+        for _ in range(50):
+            response = await open_streams.enter_async_context(user.http.stream("GET", path))
+            await anext(response.aiter_bytes())
+        refused = await user.refused("GET", path)
+        assert (refused.status, refused.code) == (429, "too_many_requests")
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                async for _ in user.events(workspace.id):
+                    break
+                break
+            except Refused as refused:
+                assert refused.code == "too_many_requests"
+    await user.delete(workspace.id)

@@ -7,7 +7,6 @@ from contextlib import aclosing, contextmanager
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, Header, Query, Request
-from fastapi.responses import StreamingResponse
 
 from ff_cloud.errors import TooManyRequests
 from ff_cloud.events.stream import EventStreams
@@ -17,6 +16,7 @@ from ff_cloud.workspaces.endpoints import Workspaces
 from ff_core.contract.account import Scope
 from ff_core.contract.events import Event, sse_frame
 from ff_core.ids import UserId, WorkspaceId
+from ff_core.streaming import Stream
 
 router = APIRouter(prefix="/v1/workspaces", tags=["events"])
 
@@ -52,7 +52,7 @@ async def _streams(request: Request) -> Streams:
     return cast(Streams, request.app.state.streams)
 
 
-@router.get("/{workspace_id}/events", response_class=StreamingResponse, responses={200: {"content": {MEDIA_TYPE: {}}}})
+@router.get("/{workspace_id}/events", response_class=Stream, responses={200: {"content": {MEDIA_TYPE: {}}}})
 async def follow(
     workspace_id: WorkspaceId,
     who: Annotated[Caller, Depends(caller(Scope.WORKSPACES_READ))],
@@ -61,7 +61,7 @@ async def follow(
     streams: Annotated[Streams, Depends(_streams)],
     after: Annotated[int, Query(ge=0, le=2**53)] = 0,
     last_event_id: Annotated[int | None, Header(ge=0, le=2**53)] = None,
-) -> StreamingResponse:
+) -> Stream:
     """Everything after ``after`` (or ``Last-Event-ID``, which wins), then live; ends when the workspace is deleted.
 
     Events with an ``id`` are stored, and their ids count up without a gap; those without are hints for a live display.
@@ -70,7 +70,7 @@ async def follow(
         await workspaces.get(tx, workspace_id)
     cursor = after if last_event_id is None else last_event_id
     streams.require_room(who.user_id)
-    return StreamingResponse(_frames(streams, who.user_id, workspace_id, cursor), media_type=MEDIA_TYPE)
+    return Stream(_frames(streams, who.user_id, workspace_id, cursor), MEDIA_TYPE)
 
 
 async def _frames(streams: Streams, user_id: UserId, workspace_id: WorkspaceId, cursor: int) -> AsyncGenerator[bytes, None]:

@@ -6,28 +6,26 @@ from typing import Annotated, cast
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import StreamingResponse
-from starlette.types import Receive, Send
-from starlette.types import Scope as ScopeOfRequest
 
 from ff_cloud.kit.caller import Caller, caller
 from ff_cloud.kit.http import Db
 from ff_cloud.kit.idempotency import Answer, IdempotencyKey, fingerprint_of, once
 from ff_cloud.operations.endpoints import view_of
 from ff_cloud.operations.repository import OperationRepository
-from ff_cloud.vms.access import Daemons
+from ff_cloud.vms.access import Daemons, Target
 from ff_cloud.workspaces.errors import CursorInvalid
 from ff_cloud.workspaces.service import WorkspaceService
 from ff_core.contract.account import Scope
 from ff_core.contract.base import dump
 from ff_core.contract.daemon import Repository
-from ff_core.contract.execution import MEDIA_TYPE, ExecError, ExecFrame, ExecRequest
+from ff_core.contract.execution import MEDIA_TYPE, ExecError, ExecRequest
 from ff_core.contract.operation import OperationView
 from ff_core.contract.page import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, Page
 from ff_core.contract.problem import code_of
 from ff_core.contract.workspace import NewWorkspace, WorkspaceView
 from ff_core.errors import FFError, NotFound
 from ff_core.ids import WorkspaceId
+from ff_core.streaming import Stream
 
 router = APIRouter(prefix="/v1/workspaces", tags=["workspaces"])
 
@@ -111,10 +109,10 @@ async def repository(workspace_id: WorkspaceId, who: Reader, db: Db, workspaces:
     return await vms.call(target, lambda daemon: daemon.repository())
 
 
-@router.post("/{workspace_id}/exec", response_class=StreamingResponse, responses={200: {"content": {MEDIA_TYPE: {}}}})
+@router.post("/{workspace_id}/exec", response_class=Stream, responses={200: {"content": {MEDIA_TYPE: {}}}})
 async def execute(
     workspace_id: WorkspaceId, wanted: ExecRequest, who: Writer, db: Db, workspaces: Workspaces, vms: Vms
-) -> StreamingResponse:
+) -> Stream:
     """Run a command in the workspace and stream what it writes as JSON lines; the last says how it ended.
 
     Going away ends the command.
@@ -123,30 +121,19 @@ async def execute(
         target = await workspaces.target(tx, workspace_id)
         await workspaces.touch(tx, workspace_id)
 
-    running = AsyncExitStack()
-    frames = await vms.call(target, lambda daemon: running.enter_async_context(daemon.execute(wanted)))
-    return _Output(running, frames)
+    return Stream(_output(vms, target, wanted), MEDIA_TYPE)
 
 
-class _Output(StreamingResponse):
-    """The frames of a command that runs, one JSON document a line; ends the command when the client goes away."""
-
-    def __init__(self, running: AsyncExitStack, frames: AsyncGenerator[ExecFrame, None]) -> None:
-        super().__init__(_lines(frames), media_type=MEDIA_TYPE)
-        self._running = running
-
-    async def __call__(self, scope: ScopeOfRequest, receive: Receive, send: Send) -> None:
-        # Not in the generator of the body: a client that is gone already would leave that one without a first step.
-        async with self._running:
-            await super().__call__(scope, receive, send)
-
-
-async def _lines(frames: AsyncGenerator[ExecFrame, None]) -> AsyncGenerator[bytes, None]:
-    try:
-        async for frame in frames:
-            yield frame.model_dump_json().encode() + b"\n"
-    except FFError as error:
-        yield ExecError(code=code_of(error), message=error.detail).model_dump_json().encode() + b"\n"
+async def _output(vms: Daemons, target: Target, wanted: ExecRequest) -> AsyncGenerator[bytes, None]:
+    """One frame a line. The first piece is empty: the command runs, and no refusal will come any more."""
+    async with AsyncExitStack() as running:
+        frames = await vms.call(target, lambda daemon: running.enter_async_context(daemon.execute(wanted)))
+        yield b""
+        try:
+            async for frame in frames:
+                yield frame.model_dump_json().encode() + b"\n"
+        except FFError as error:
+            yield ExecError(code=code_of(error), message=error.detail).model_dump_json().encode() + b"\n"
 
 
 def _before(cursor: str | None) -> WorkspaceId | None:
