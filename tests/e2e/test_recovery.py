@@ -142,9 +142,11 @@ async def test_event_streams_have_a_bound_and_closing_one_makes_room(user: User)
     workspace = await user.ready()
     async with AsyncExitStack() as open_streams:
         path = f"/v1/workspaces/{workspace.id}/events"
+        bodies = []  # kept, since a forgotten one closes its response
         for _ in range(50):
             response = await open_streams.enter_async_context(user.http.stream("GET", path))
-            await anext(response.aiter_bytes())
+            bodies.append(response.aiter_bytes())
+            await anext(bodies[-1])
         refused = await user.refused("GET", path)
         assert (refused.status, refused.code) == (429, "too_many_requests")
     async with asyncio.timeout(20):
