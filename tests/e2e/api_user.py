@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 from uuid import UUID
@@ -234,3 +234,22 @@ class User:
                     assert fields.get("id") == (None if event.seq is None else str(event.seq))
                     yield event
                 fields = {}
+
+
+class Accounts:
+    """Accounts of one server, lent again when a test gave them back as clean as new: sign-ups are limited, as they should be."""
+
+    def __init__(self, url: str, exits: AsyncExitStack) -> None:
+        self._url = url
+        self._exits = exits
+        self._clean: list[User] = []
+
+    @asynccontextmanager
+    async def lent(self) -> AsyncIterator[User]:
+        user = self._clean.pop() if self._clean else await self._exits.enter_async_context(User.sign_up(self._url))
+        credential = user.http.headers["Authorization"]
+        yield user
+        user.http.headers["Authorization"] = credential
+        left = [await user.call("GET", path) for path in ("/v1/workspaces", "/v1/api-keys")]
+        if not any(page["items"] for page in left):
+            self._clean.append(user)

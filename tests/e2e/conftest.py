@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
-from api_user import User
+from api_user import Accounts, User
 from stack import MODEL_KEY, Stack, scratch
 
 from ff_cloud.testing.server import running_server, tail
@@ -37,15 +37,21 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
         yield Stack(network, model, git, server, settings)
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def accounts(stack: Stack) -> AsyncIterator[Accounts]:
+    async with AsyncExitStack() as exits:
+        yield Accounts(stack.url, exits)
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def user(stack: Stack) -> AsyncIterator[User]:
-    async with User.sign_up(stack.url) as somebody:
+async def user(accounts: Accounts) -> AsyncIterator[User]:
+    async with accounts.lent() as somebody:
         yield somebody
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def stranger(stack: Stack) -> AsyncIterator[User]:
-    async with User.sign_up(stack.url) as somebody:
+async def stranger(accounts: Accounts) -> AsyncIterator[User]:
+    async with accounts.lent() as somebody:
         yield somebody
 
 

@@ -7,6 +7,7 @@ from contextlib import aclosing, contextmanager
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.responses import StreamingResponse
 
 from ff_cloud.errors import TooManyRequests
 from ff_cloud.events.stream import EventStreams
@@ -52,7 +53,7 @@ async def _streams(request: Request) -> Streams:
     return cast(Streams, request.app.state.streams)
 
 
-@router.get("/{workspace_id}/events", response_class=Stream, responses={200: {"content": {MEDIA_TYPE: {}}}})
+@router.get("/{workspace_id}/events", response_class=StreamingResponse, responses={200: {"content": {MEDIA_TYPE: {}}}})
 async def follow(
     workspace_id: WorkspaceId,
     who: Annotated[Caller, Depends(caller(Scope.WORKSPACES_READ))],

@@ -6,6 +6,7 @@ from typing import Annotated, cast
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
 from ff_cloud.kit.caller import Caller, caller
 from ff_cloud.kit.http import Db
@@ -109,7 +110,7 @@ async def repository(workspace_id: WorkspaceId, who: Reader, db: Db, workspaces:
     return await vms.call(target, lambda daemon: daemon.repository())
 
 
-@router.post("/{workspace_id}/exec", response_class=Stream, responses={200: {"content": {MEDIA_TYPE: {}}}})
+@router.post("/{workspace_id}/exec", response_class=StreamingResponse, responses={200: {"content": {MEDIA_TYPE: {}}}})
 async def execute(
     workspace_id: WorkspaceId, wanted: ExecRequest, who: Writer, db: Db, workspaces: Workspaces, vms: Vms
 ) -> Stream:
