@@ -99,9 +99,14 @@ class User:
         timeout = httpx2.Timeout(30, read=LIMIT_S)
         async with httpx2.AsyncClient(base_url=base_url, timeout=timeout, trust_env=False) as http:
             user = cls(http, email)
-            token = TokenView.model_validate(await user.call("POST", "/v1/auth/signup", {"email": email, "password": PASSWORD}))
-            http.headers["Authorization"] = f"Bearer {token.access_token}"
+            await user.log_in("/v1/auth/signup")
             yield user
+
+    async def log_in(self, path: str = "/v1/auth/login") -> None:
+        """Take a fresh access token; they live for ten minutes only."""
+        self.http.headers.pop("Authorization", None)
+        token = TokenView.model_validate(await self.call("POST", path, {"email": self.email, "password": PASSWORD}))
+        self.http.headers["Authorization"] = f"Bearer {token.access_token}"
 
     async def call(self, method: str, path: str, body: Any = None, *, headers: dict[str, str] | None = None) -> Any:
         response = await self.http.request(method, path, json=body, headers=headers)
@@ -246,10 +251,13 @@ class Accounts:
 
     @asynccontextmanager
     async def lent(self) -> AsyncIterator[User]:
-        user = self._clean.pop() if self._clean else await self._exits.enter_async_context(User.sign_up(self._url))
-        credential = user.http.headers["Authorization"]
+        if self._clean:
+            user = self._clean.pop()
+            await user.log_in()
+        else:
+            user = await self._exits.enter_async_context(User.sign_up(self._url))
         yield user
-        user.http.headers["Authorization"] = credential
+        await user.log_in()
         left = [await user.call("GET", path) for path in ("/v1/workspaces", "/v1/api-keys")]
         if not any(page["items"] for page in left):
             self._clean.append(user)
