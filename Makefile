@@ -14,7 +14,7 @@ DEV_DATA := $(CURDIR)/.ff-dev/data
 # The name of this checkout's own server on the Docker Engine, and of no other's.
 DEV_DEPLOYMENT := dev-$(shell pwd -P | sha256sum | cut -c1-10)
 
-.PHONY: help demo test lint bench up clean lock docs
+.PHONY: help demo test soak lint bench up clean lock docs
 
 help: ## say what there is
 	awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ test: ## run all tests, with real PostgreSQL, git, Docker and Claude CLI
 	echo "test: pytest in $(WORKERS) processes"
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile $(TESTS)
 
+soak: ## ask the API for 8 minutes what its OpenAPI document allows and what it does not
+	scripts/bootstrap.sh env
+	FF_SOAK_S=480 $(BIN)/pytest -q packages/cloud/tests/api
+
 lint: ## style, types, import contracts, and the checks in scripts/
 	scripts/bootstrap.sh env
 	echo "lint: ruff" && $(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet
@@ -38,8 +42,10 @@ lint: ## style, types, import contracts, and the checks in scripts/
 
 bench: ## measure what bench/budgets.py promises; results in bench/results/
 	scripts/bootstrap.sh env docker image
+	$(BIN)/python -m bench.auth
 	$(BIN)/python -m bench.daemon
 	$(BIN)/python -m bench.cold_start
+	$(BIN)/python -m bench.gateway
 
 up: ## run a server in the foreground, its data in .ff-dev/data
 	scripts/bootstrap.sh env docker image

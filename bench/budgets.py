@@ -21,5 +21,36 @@ class Daemon:
     """Median of the whole container, without page cache; 10^6 bytes."""
 
 
+@dataclass(frozen=True)
+class Gateway:
+    """The gateway between an agent and the model, on one machine with both."""
+
+    added_ms_per_token_max: float = 3.0
+    """Median of what it adds to a token's way, at 100 tokens per second."""
+    stream_ratio_max: float = 1.1
+    """Of medians: a whole stream of 100 tokens per second through it, to the same one without it."""
+    cpu_percent_per_stream_max: float = 6.0
+    """Of one processor, for a stream of 100 tokens per second."""
+
+
+@dataclass(frozen=True)
+class Auth:
+    """One request at a time, one process over PostgreSQL on the same machine; medians.
+
+    Three times what two busy cores measured: 1.8, 1.6 and 1.3 ms; a login, of four at once, took 50 to 133 ms.
+    """
+
+    token_ms_max: float = 6.0
+    """One signature (0.1 ms) and one transaction of three round trips."""
+    api_key_ms_max: float = 6.0
+    """A hash in place of the signature; the same transaction."""
+    limit_ms_max: float = 5.0
+    """A transaction with one statement that writes two rows of an unlogged table."""
+    login_ms_max: float = 400.0
+    """Argon2id with OWASP's parameters is most of it, and meant to be."""
+
+
+AUTH = Auth()
 COLD_START = ColdStart()
+GATEWAY = Gateway()
 DAEMON = Daemon()

@@ -1,4 +1,4 @@
-"""``ff-cloud api`` and ``ff-cloud worker`` as processes of their own over one PostgreSQL, two of each."""
+"""``ff-cloud api`` and ``ff-cloud worker`` as processes of their own over one PostgreSQL, two of each, and a gateway."""
 
 import asyncio
 import os
@@ -17,6 +17,7 @@ from ff_cloud.testing.server import own_environment, program, running
 pytestmark = [pytest.mark.docker, pytest.mark.claude, pytest.mark.asyncio(loop_scope="session")]
 
 LISTENING = re.compile(r"^listening +(http://\S+)\n", re.MULTILINE)
+GATEWAY = re.compile(r"^gateway +(http://\S+)\n", re.MULTILINE)
 WORKING = re.compile(r"^(working)\n", re.MULTILINE)
 
 
@@ -41,6 +42,15 @@ async def test_replicas_share_one_database(stack: Stack) -> None:
         assert (await _ff_cloud("migrate", environment)).returncode == 0
         assert "nothing to do" in (await _ff_cloud("migrate", environment)).stderr
 
+        gateway = exits.enter_context(
+            running(
+                [program("ff-cloud"), "gateway"],
+                environment=environment | {"FF_GATEWAY_PORT": "0"},
+                log=folder / "gateway.log",
+                ready=GATEWAY,
+            )
+        )
+        environment["FF_GATEWAY_URL"] = gateway.url
         apis = [
             exits.enter_context(
                 running([program("ff-cloud"), "api"], environment=environment, log=folder / f"api{number}.log", ready=LISTENING)

@@ -8,19 +8,23 @@ import subprocess
 import sys
 import threading
 import time
-from base64 import b64encode
+from base64 import b64encode, urlsafe_b64encode
 from collections import deque
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from typer.testing import CliRunner
 
-from ff_core.contract.account import NewApiKey, NewApiKeyView, SignUp, TokenView, UserView
+from ff_core.contract.account import AuthSessionView, SignUp, TokenPairView, UserView
+from ff_core.contract.authorization import DeviceLogin, ServerMetadata
 from ff_core.contract.base import dump
 from ff_core.contract.daemon import Repository
 from ff_core.contract.events import (
@@ -56,6 +60,15 @@ START = datetime(2026, 11, 23, tzinfo=UTC)
 PASSWORD = "correct horse battery"
 
 
+@dataclass
+class Login:
+    """A session: its good access tokens, its refresh token, and how often it was exchanged."""
+
+    access: set[str]
+    refresh: str
+    refreshed: int = 0
+
+
 class ScriptedServer:
     """The API with one user. Tests read and change its state; a lock-free tail is enough, lists only grow."""
 
@@ -63,7 +76,15 @@ class ScriptedServer:
         self.url = ""
         self.ids = 0
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
-        self.keys: dict[str, str] = {}
+        self.keys: dict[str, str] = {"00000000-0000-7000-8000-000000000001": "ffk_secret"}
+        """API keys by their ids; nothing here makes one."""
+        self.logins: dict[str, Login] = {}
+        """Logins that go on, by their ids."""
+        self.access_life_s = 600
+        self.polls: deque[str] = deque()
+        """What a device login is answered before it is approved."""
+        self.codes: dict[str, dict[str, str]] = {}
+        """Authorization codes that were given, and what was asked for."""
         self.workspaces: dict[str, WorkspaceView] = {}
         self.sessions: dict[str, SessionView] = {}
         self.operations: dict[str, OperationView] = {}
@@ -145,7 +166,10 @@ class ScriptedServer:
     def app(self):
         v1 = [
             ("/auth/signup", "POST", self.sign_up), ("/auth/login", "POST", self.log_in), ("/auth/logout", "POST", self.log_out),
-            ("/api-keys", "POST", self.make_key), ("/api-keys/{id}", "DELETE", self.delete_key), ("/me", "GET", self.me),
+            ("/auth/refresh", "POST", self.refresh), ("/auth/token", "POST", self.token), ("/auth/device", "POST", self.device),
+            ("/auth/device/token", "POST", self.device_token), ("/auth/sessions", "GET", self.list_logins),
+            ("/auth/sessions", "DELETE", self.end_logins), ("/auth/sessions/{id}", "DELETE", self.end_login),
+            ("/api-keys/{id}", "DELETE", self.delete_key), ("/me", "GET", self.me),
             ("/workspaces", "POST", self.create), ("/workspaces", "GET", self.page), ("/workspaces/{id}", "GET", self.get),
             ("/workspaces/{id}", "DELETE", self.delete), ("/operations/{id}", "GET", self.operation),
             ("/workspaces/{id}/exec", "POST", self.execute), ("/workspaces/{id}/repository", "GET", self.repository),
@@ -159,7 +183,16 @@ class ScriptedServer:
         async def alive(request):
             return JSONResponse({"status": "ok", "version": "9.9"})
 
-        return Starlette(routes=[*routes, Route("/healthz", alive)])
+        async def metadata(request):
+            return reply(
+                ServerMetadata(
+                    issuer=self.url, authorization_endpoint=f"{self.url}/authorize", token_endpoint=f"{self.url}/v1/auth/token",
+                    device_authorization_endpoint=f"{self.url}/v1/auth/device", jwks_uri=f"{self.url}/.well-known/jwks.json",
+                )
+            )  # fmt: skip
+
+        more = [Route("/healthz", alive), Route("/.well-known/oauth-authorization-server", metadata)]
+        return Starlette(routes=[*routes, *more, Route("/authorize", self.authorize)])
 
     def recorded(self, name):
         """The handler of that name, looked up at each request so that a test may put another in its place."""
@@ -170,7 +203,9 @@ class ScriptedServer:
             if self.fail_next:
                 return problem(self.fail_next.popleft())
             key = request.headers.get("authorization", "").removeprefix("Bearer ")
-            if not request.url.path.startswith("/v1/auth/") and key != "session-token" and key not in self.keys.values():
+            begins = ("/v1/auth/signup", "/v1/auth/login", "/v1/auth/refresh", "/v1/auth/token", "/v1/auth/device")
+            known = key in self.keys.values() or self.login_of(key) is not None
+            if not request.url.path.startswith(begins) and not known:
                 return refused(401, "not_authenticated", "The key is not good (any more).")
             try:
                 return await getattr(self, name)(request)
@@ -182,25 +217,93 @@ class ScriptedServer:
     async def sign_up(self, request):
         wanted = SignUp.model_validate_json(await request.body())
         self.user = self.user.model_copy(update={"email": wanted.email})
-        return reply(TokenView(access_token="session-token", expires_in=600), 201)
+        return reply(self.begin(), 201)
 
     async def log_in(self, request):
         if json.loads(await request.body())["password"] != PASSWORD:
             return refused(401, "wrong_credentials", "E-mail or password is wrong.")
-        return reply(TokenView(access_token="session-token", expires_in=600))
+        return reply(self.begin())
 
-    async def log_out(self, request):
+    def begin(self):
+        login_id = str(self.new_id())
+        self.logins[login_id] = Login(set(), "")
+        return self.pair(login_id)
+
+    def pair(self, login_id):
+        login, number = self.logins[login_id], self.new_id()
+        login.access.add(f"access-secret-{number}")
+        login.refresh = f"refresh-secret-{number}"
+        return TokenPairView(
+            access_token=f"access-secret-{number}", expires_in=self.access_life_s, refresh_token=login.refresh,
+            refresh_expires_in=1_000_000,
+        )  # fmt: skip
+
+    def login_of(self, access):
+        return next((login_id for login_id, login in self.logins.items() if access in login.access), None)
+
+    async def refresh(self, request):
+        """Each token is good once, and a second use ends the login."""
+        wanted = json.loads(await request.body())
+        await asyncio.sleep(0.05)  # so that others come meanwhile
+        for login_id, login in list(self.logins.items()):
+            if wanted["refresh_token"] == login.refresh and wanted["client_id"] == "ff":
+                login.refreshed += 1
+                login.access.clear()
+                return reply(self.pair(login_id))
+        self.logins.clear()
+        return refused(401, "refresh_reused", "This refresh token was used before.")
+
+    async def authorize(self, request):
+        """A page where nobody is asked: the answer comes at once."""
+        query = dict(request.query_params)
+        code = f"code-{len(self.codes)}"
+        self.codes[code] = query
+        return RedirectResponse(f"{query['redirect_uri']}?{urlencode({'code': code, 'state': query['state'], 'iss': self.url})}")
+
+    async def token(self, request):
+        form = dict(parse_qsl((await request.body()).decode()))
+        asked = self.codes.pop(form["code"])
+        challenge = urlsafe_b64encode(sha256(form["code_verifier"].encode()).digest()).rstrip(b"=").decode()
+        assert (asked["code_challenge"], asked["redirect_uri"]) == (challenge, form["redirect_uri"])
+        return reply(self.begin())
+
+    async def device(self, request):
+        return reply(
+            DeviceLogin(
+                device_code="d" * 43, user_code="BCDF-GHJK", verification_uri=f"{self.url}/device", expires_in=600, interval=1
+            )
+        )
+
+    async def device_token(self, request):
+        if self.polls:
+            code = self.polls.popleft()
+            return refused(400, code, code)
+        return reply(self.begin())
+
+    async def list_logins(self, request):
+        mine = self.login_of(request.headers["authorization"].removeprefix("Bearer "))
+        views = [
+            AuthSessionView(
+                id=login_id, client="ff", device="ff on \x1b[31mhost", place="192.0.2.0/24", created_at=START, last_used_at=START,
+                expires_at=START, current=login_id == mine,
+            )
+            for login_id in self.logins
+        ]  # fmt: skip
+        return JSONResponse({"items": [dump(view) for view in views], "next_cursor": None})
+
+    async def end_login(self, request):
+        del self.logins[request.path_params["id"]]
         return Response(status_code=204)
 
-    async def make_key(self, request):
-        wanted = NewApiKey.model_validate_json(await request.body())
-        key_id = self.new_id()
-        self.keys[str(key_id)] = f"ffk_secret{len(self.keys)}"
-        view = NewApiKeyView(
-            id=key_id, name=wanted.name, prefix="ffk_", scopes=wanted.scopes, created_at=START, last_used_at=None,
-            expires_at=START + timedelta(days=90), key=self.keys[str(key_id)],
-        )  # fmt: skip
-        return reply(view, 201)
+    async def end_logins(self, request):
+        mine = self.login_of(request.headers["authorization"].removeprefix("Bearer "))
+        keep = set() if request.query_params.get("all") == "true" else {mine}
+        self.logins = {login_id: login for login_id, login in self.logins.items() if login_id in keep}
+        return Response(status_code=204)
+
+    async def log_out(self, request):
+        del self.logins[self.login_of(request.headers["authorization"].removeprefix("Bearer "))]
+        return Response(status_code=204)
 
     async def delete_key(self, request):
         del self.keys[request.path_params["id"]]
@@ -418,7 +521,7 @@ class FF:
 
     def __init__(self, config_dir: Path) -> None:
         self.config_dir = config_dir
-        self.environment = {"FF_CONFIG_DIR": str(config_dir)}
+        self.environment = {"FF_CONFIG_DIR": str(config_dir), "FF_KEYRING": "0"}
         self.program = str(Path(sys.executable).with_name("ff"))
 
     @property

@@ -1,15 +1,22 @@
 """Composition root of the HTTP API: stateless, any number of them may serve one database."""
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from ff_cloud import __doc__ as about
+from ff_cloud.admin.service import Admin
 from ff_cloud.auth.setup import install_auth
+from ff_cloud.authorization.setup import end_browsers, install_authorization
+from ff_cloud.closing.service import Closing
+from ff_cloud.credentials.setup import credentials_of
 from ff_cloud.events.endpoints import Streams
 from ff_cloud.events.stream import EventStreams
+from ff_cloud.kit.caller import count_open_route
 from ff_cloud.kit.crypto import Sealer
 from ff_cloud.kit.db import Database
 from ff_cloud.kit.http import equip
+from ff_cloud.kit.http_document import document_problems
 from ff_cloud.kit.secrets import Secrets
+from ff_cloud.mail.service import Post
 from ff_cloud.routes import ROUTERS
 from ff_cloud.sessions.service import SessionService
 from ff_cloud.settings import CloudSettings
@@ -21,9 +28,15 @@ from ff_core.world import World
 
 def make_app(*, settings: CloudSettings, db: Database, secrets: Secrets, daemons: Daemons, world: World) -> FastAPI:
     """The application. Nothing is opened here; what is passed in must stay open while it serves."""
-    app = FastAPI(title="Factory Factory Cloud", version=VERSION, description=about or "", docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Factory Factory Cloud",
+        version=VERSION,
+        description=about or "",
+        docs_url=None,
+        redoc_url=None,
+        dependencies=[Depends(count_open_route)],
+    )
     rules = Rules(
-        workspaces_max=settings.workspaces_max,
         allow_plain_http=settings.allow_plain_http_repos,
         provision_deadline_s=settings.provision_deadline_s,
         terminate_deadline_s=settings.terminate_deadline_s,
@@ -33,10 +46,21 @@ def make_app(*, settings: CloudSettings, db: Database, secrets: Secrets, daemons
     app.state.secrets = secrets
     app.state.daemons = daemons
     app.state.workspaces = workspaces
-    app.state.sessions = SessionService(db=db, workspaces=workspaces, daemons=daemons, world=world)
+    credentials = credentials_of(settings, db=db, secrets=secrets, world=world)
+    app.state.credentials = credentials
+    app.state.sessions = SessionService(
+        db=db, workspaces=workspaces, daemons=daemons, require_model_key=credentials.require_model_key, world=world
+    )
     app.state.streams = Streams(EventStreams(db=db, workspaces=workspaces, daemons=daemons, world=world))
-    install_auth(app, settings=settings, db=db, secrets=secrets, world=world)
+    install_auth(app, settings=settings, db=db, secrets=secrets, world=world, end_browsers=end_browsers)
+    install_authorization(app, settings=settings, db=db, secrets=secrets, world=world)
+    recovery = app.state.recovery
+    post = Post(Sealer(secrets.sealing_key), world)
+    app.state.closing = Closing(db=db, recovery=recovery, post=post, world=world)
+    app.state.admin = Admin(db=db, recovery=recovery, world=world)
     for router in ROUTERS:
         app.include_router(router)
-    equip(app, world=world, body_bytes_max=settings.body_bytes_max)
+    document_problems(app)
+    https = (settings.public_url or "").startswith("https:")
+    equip(app, world=world, body_bytes_max=settings.body_bytes_max, https=https)
     return app

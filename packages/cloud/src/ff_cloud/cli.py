@@ -12,11 +12,15 @@ from typing import Annotated, Any
 
 import typer
 
+from ff_cloud.auth.signing import TokenKeys
+from ff_cloud.credentials.setup import credentials_of
 from ff_cloud.doctor import examine
+from ff_cloud.kit.crypto import Sealer
 from ff_cloud.kit.migrate import migrate as run_migrations
 from ff_cloud.kit.postgres import embedded_postgres
+from ff_cloud.kit.secrets import Secrets, master_secret
 from ff_cloud.kit.telemetry import configure_logging
-from ff_cloud.runtime import Say, api_of, open_parts, worker_of
+from ff_cloud.runtime import Say, api_of, database_beside, gateway_of, open_parts, worker_of
 from ff_cloud.settings import CloudSettings, load_settings
 from ff_cloud.version import VERSION
 from ff_cloud.vms import image as vm_image
@@ -26,6 +30,10 @@ from ff_core.world import SystemWorld
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Factory Factory Cloud: the server.")
 image_app = typer.Typer(no_args_is_help=True, help="The image that VMs are made from.")
 app.add_typer(image_app, name="image")
+keys_app = typer.Typer(no_args_is_help=True, help="The keys of this server.")
+rotate_app = typer.Typer(no_args_is_help=True, help="Replace a key by a new one, beside a running server or without one.")
+app.add_typer(keys_app, name="keys")
+keys_app.add_typer(rotate_app, name="rotate")
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on (FF_HOST).")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on, 0 takes a free one (FF_PORT).")]
@@ -48,7 +56,12 @@ def serve(host: Host = None, port: Port = None, data_dir: DataDir = None) -> Non
     settings = _settings(host=host, port=port, data_dir=data_dir)
 
     async def run(stop: asyncio.Event) -> None:
-        async with open_parts(settings, SystemWorld(), _say) as parts, worker_of(parts, _say), api_of(parts) as address:
+        async with (
+            open_parts(settings, SystemWorld(), _say) as parts,
+            gateway_of(parts, _say),
+            worker_of(parts, _say),
+            api_of(parts) as address,
+        ):
             _say(f"data       {settings.data_dir}")
             _say(f"model      {settings.model_base_url or 'the default model API'}{_key_note(settings)}")
             _say(f"listening  {address}")
@@ -80,6 +93,18 @@ def worker(data_dir: DataDir = None) -> None:
     async def run(stop: asyncio.Event) -> None:
         async with open_parts(settings, SystemWorld(), _say) as parts, worker_of(parts, _say):
             _say("working")
+            await stop.wait()
+
+    _run(run)
+
+
+@app.command()
+def gateway(data_dir: DataDir = None) -> None:
+    """Run the gateway alone, beside the VMs it serves; FF_GATEWAY_URL tells the others where VMs find it."""
+    settings = _settings(data_dir=data_dir)
+
+    async def run(stop: asyncio.Event) -> None:
+        async with open_parts(settings, SystemWorld(), _say) as parts, gateway_of(parts, _say):
             await stop.wait()
 
     _run(run)
@@ -139,6 +164,36 @@ def image_build(
         print(f"{built.tag}  {built.bytes_total / 1e6:.0f} MB  {done}")
 
 
+@rotate_app.command("signing")
+def keys_rotate_signing(data_dir: DataDir = None) -> None:
+    """Sign access tokens with a new key from now on. Nobody is logged out: the old key verifies until its last token ends."""
+    settings = _settings(data_dir=data_dir)
+
+    async def run(_: asyncio.Event) -> None:
+        secrets = Secrets(master_secret(settings.secret_key, settings.data_dir))
+        async with database_beside(settings) as db:
+            keys = TokenKeys(db, Sealer(secrets.sealing_key))
+            async with db.system_transaction() as tx:
+                kid = await keys.rotate(tx, SystemWorld().now())
+        _say(f"access tokens are signed with the key {kid} now")
+
+    _run(run)
+
+
+@rotate_app.command("credentials")
+def keys_rotate_credentials(data_dir: DataDir = None) -> None:
+    """Put users' credentials under a new key: the next derived one, or the newest of FF_CREDENTIAL_KEY_FILE."""
+    settings = _settings(data_dir=data_dir)
+
+    async def run(_: asyncio.Event) -> None:
+        secrets = Secrets(master_secret(settings.secret_key, settings.data_dir))
+        async with database_beside(settings) as db:
+            moved = await credentials_of(settings, db=db, secrets=secrets, world=SystemWorld()).rotate()
+        _say(f"{moved} credential{'' if moved == 1 else 's'} put under a new key")
+
+    _run(run)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         print(VERSION)
@@ -159,7 +214,7 @@ def _settings(**overrides: Any) -> CloudSettings:
 
 
 def _key_note(settings: CloudSettings) -> str:
-    return "" if settings.model_api_key else "; no key: set FF_MODEL_API_KEY or ANTHROPIC_API_KEY before agents can work"
+    return "" if settings.model_api_key else "; each user sets a key: ff credential set anthropic_api_key"
 
 
 _say: Say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731

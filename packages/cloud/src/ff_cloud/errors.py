@@ -67,12 +67,6 @@ class TooManyRequests(CloudError):
         return {"Retry-After": str(max(1, -int(-self.retry_after_s // 1)))}
 
 
-class LimitReached(Conflict):
-    """You have as many of these as an account may have; delete some first."""
-
-    code = "limit_reached"
-
-
 class MethodNotAllowed(FFError):
     """This address exists but does not take this method; the Allow header lists those it takes."""
 

@@ -2,12 +2,19 @@
 
 from fastapi import APIRouter
 
+from ff_cloud.admin.endpoints import router as admin
+from ff_cloud.audit.endpoints import router as audit
+from ff_cloud.authorization.mail_pages import router as mail_pages
+from ff_cloud.closing.endpoints import router as closing
+from ff_cloud.credentials.endpoints import router as credentials
 from ff_cloud.events.endpoints import router as events
+from ff_cloud.gateway.endpoints import router as usage
 from ff_cloud.kit.http import Db
 from ff_cloud.operations.endpoints import router as operations
 from ff_cloud.sessions.endpoints import router as sessions
 from ff_cloud.version import VERSION
 from ff_cloud.workspaces.endpoints import router as workspaces
+from ff_cloud.workspaces.limits_endpoints import router as limits
 
 probes = APIRouter(tags=["probes"])
 
@@ -26,4 +33,4 @@ async def readyz(db: Db) -> dict[str, str]:
     return {"status": "ready"}
 
 
-ROUTERS = (probes, workspaces, sessions, events, operations)
+ROUTERS = (admin, closing, limits, mail_pages, probes, workspaces, sessions, events, operations, credentials, usage, audit)

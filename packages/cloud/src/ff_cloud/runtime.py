@@ -10,8 +10,12 @@ from pathlib import Path
 
 import httpx2
 import uvicorn
+from starlette.types import ASGIApp
 
 from ff_cloud.app import make_app
+from ff_cloud.gateway.address import GatewayAddress, Ways
+from ff_cloud.gateway.app import open_gateway
+from ff_cloud.gateway.git_hosts import parse_hosts
 from ff_cloud.kit.db import Database
 from ff_cloud.kit.migrate import migrate, pending
 from ff_cloud.kit.postgres import embedded_postgres
@@ -22,12 +26,12 @@ from ff_cloud.vms.access import Daemons
 from ff_cloud.vms.engine.docker import docker_engine
 from ff_cloud.vms.image import LATEST, content_tag, find_root, read_extra_ca
 from ff_cloud.worker import running_worker
-from ff_core.contract.daemon import ModelAccess
 from ff_core.errors import FFError
 from ff_core.world import World
 
 DAEMON_CONNECTIONS_MAX = 1000
 CONNECT_TIMEOUT_S = 3.0
+ENGINE_RETRY_S = 2.0
 
 Say = Callable[[str], None]
 
@@ -40,6 +44,7 @@ class Parts:
     secrets: Secrets
     db: Database
     daemons: Daemons
+    gateway: GatewayAddress
     world: World
 
 
@@ -71,10 +76,7 @@ async def database_url(settings: CloudSettings, world: World, say: Say) -> Async
     """The URL of the database: the configured one, which must be migrated, or an embedded one, which is migrated here."""
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
-        if missing := await asyncio.to_thread(pending, url):
-            raise MigrationsPending(
-                f"The database lacks {len(missing)} migration(s), from {missing[0]}; run `ff-cloud migrate` first."
-            )
+        await _require_migrated(url)
         say("database   PostgreSQL of FF_DATABASE_URL")
         yield url
         return
@@ -88,6 +90,29 @@ async def database_url(settings: CloudSettings, world: World, say: Say) -> Async
         finally:
             guard.cancel()
             await asyncio.wait({guard})
+
+
+@asynccontextmanager
+async def database_beside(settings: CloudSettings) -> AsyncIterator[Database]:
+    """The database for a command that may run beside a server: an embedded one is shared with it, or started for the block.
+
+    Raises :class:`MigrationsPending`.
+    """
+    async with AsyncExitStack() as stack:
+        if settings.database_url is not None:
+            url = settings.database_url.get_secret_value()
+        else:
+            postgres = await stack.enter_async_context(embedded_postgres(settings.data_dir / "postgres", exclusive=False))
+            url = postgres.url().render_as_string(hide_password=False)
+        await _require_migrated(url)
+        yield await stack.enter_async_context(Database(url))
+
+
+async def _require_migrated(url: str) -> None:
+    if missing := await asyncio.to_thread(pending, url):
+        raise MigrationsPending(
+            f"The database lacks {len(missing)} migration(s), from {missing[0]}; run `ff-cloud migrate` first."
+        )
 
 
 @asynccontextmanager
@@ -105,9 +130,10 @@ async def open_parts(settings: CloudSettings, world: World, say: Say) -> AsyncIt
         http = await stack.enter_async_context(
             httpx2.AsyncClient(limits=limits, timeout=httpx2.Timeout(30, connect=CONNECT_TIMEOUT_S), trust_env=False)
         )
-        access = ModelAccess(base_url=settings.model_base_url, api_key=settings.model_api_key)
-        daemons = Daemons(secret=secrets.vm_token_key, model=access, http=http)
-        yield Parts(settings=settings, secrets=secrets, db=db, daemons=daemons, world=world)
+        gateway = GatewayAddress(url=settings.gateway_url, port=settings.gateway_port)
+        ways = Ways(gateway, secrets.gateway_token_key, parse_hosts(settings.git_hosts))
+        daemons = Daemons(secret=secrets.vm_token_key, ways=ways, http=http)
+        yield Parts(settings=settings, secrets=secrets, db=db, daemons=daemons, gateway=gateway, world=world)
 
 
 @asynccontextmanager
@@ -153,7 +179,58 @@ async def api_of(parts: Parts) -> AsyncIterator[str]:
     """Serve the API for the length of the block; yields its address. Raises :class:`PortTaken`."""
     settings = parts.settings
     app = make_app(settings=settings, db=parts.db, secrets=parts.secrets, daemons=parts.daemons, world=parts.world)
-    listener = _listen(settings.host, settings.port)
+    async with _serving(app, _listen(settings.host, settings.port), settings, name="api") as address:
+        yield address
+
+
+@asynccontextmanager
+async def gateway_of(parts: Parts, say: Say) -> AsyncIterator[asyncio.Event]:
+    """Serve the gateway to VMs for the length of the block; the event is set once it listens.
+
+    Its address is that of this host on the VMs' network, so a Docker Engine that is away is told, and waited for. Raises
+    :class:`PortTaken`.
+    """
+    settings = parts.settings
+    listens = asyncio.Event()
+    async with (
+        AsyncExitStack() as stack,
+        docker_engine(settings.deployment_name, url=settings.docker_host, network=settings.vm_network) as engine,
+        open_gateway(settings=settings, db=parts.db, secrets=parts.secrets, world=parts.world) as app,
+    ):
+
+        async def listen(host: str) -> None:
+            listener = _listen(host, settings.gateway_port, "FF_GATEWAY_PORT or FF_GATEWAY_HOST")
+            address = await stack.enter_async_context(_serving(app, listener, settings, name="gateway"))
+            parts.gateway.listens(listener.getsockname()[1])
+            say(f"gateway    {address}")
+            listens.set()
+
+        async def wait() -> None:
+            while not listens.is_set():
+                await parts.world.sleep(ENGINE_RETRY_S)
+                with suppress(FFError):
+                    await listen(await engine.network_gateway())
+
+        waiting: asyncio.Task[None] | None = None
+        try:
+            host = settings.gateway_host or await engine.network_gateway()
+        except FFError as error:
+            say(f"gateway    {error.detail}")
+            waiting = asyncio.create_task(wait(), name="gateway waits")
+        else:
+            await listen(host)
+        try:
+            yield listens
+        finally:
+            if waiting is not None:
+                waiting.cancel()
+                await asyncio.wait({waiting})
+            await stack.aclose()
+
+
+@asynccontextmanager
+async def _serving(app: ASGIApp, listener: socket.socket, settings: CloudSettings, *, name: str) -> AsyncIterator[str]:
+    """Serve ``app`` for the length of the block; yields its address."""
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -163,7 +240,7 @@ async def api_of(parts: Parts) -> AsyncIterator[str]:
         lifespan="off",
     )
     server = Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]), name="api")
+    serving = asyncio.create_task(server.serve(sockets=[listener]), name=name)
     try:
         while not server.started:
             if serving.done():
@@ -176,7 +253,7 @@ async def api_of(parts: Parts) -> AsyncIterator[str]:
         await asyncio.wait({serving})
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, setting: str = "FF_PORT") -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -184,5 +261,6 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise PortTaken(f"Can't listen on {host}:{port} ({error.strerror}); stop the other program or set FF_PORT.") from error
+        message = f"Can't listen on {host}:{port} ({error.strerror}); stop the other program or set {setting}."
+        raise PortTaken(message) from error
     return listener

@@ -2,11 +2,13 @@
 
 import hashlib
 import os
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic import AliasChoices, Field, NonNegativeFloat, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -33,6 +35,13 @@ class CloudSettings(BaseSettings):
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on")
     port: int = Field(8420, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
     body_bytes_max: int = Field(_MIB, ge=1024, description="Longest request body")
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        (), description="Networks of reverse proxies, with commas between them, whose `X-Forwarded-For` is believed"
+    )
+    rate_auth: int = Field(300, ge=0, le=10**6, description="Requests a minute without a good login, per address; 0: no limit")
+    rate_read: int = Field(3000, ge=0, le=10**6, description="Reading requests a minute per account, five times that per address")
+    rate_write: int = Field(600, ge=0, le=10**6, description="Writing requests a minute, likewise")
+    rate_stream: int = Field(300, ge=0, le=10**6, description="Streams opened in a minute, likewise")
     signup_open: bool = Field(default=True, description="Whether strangers may open accounts")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="Log lines: `auto` is `console` on a terminal")
     secret_key: SecretStr | None = Field(
@@ -50,7 +59,6 @@ class CloudSettings(BaseSettings):
     provision_deadline_s: float = Field(900.0, gt=0, le=86_400, description="Seconds a workspace may take to become READY")
     terminate_deadline_s: float = Field(300.0, gt=0, le=86_400, description="Seconds the deletion of a workspace may take")
     sweep_interval_s: float = Field(30.0, gt=0, le=3600, description="Seconds between two looks for what is overdue or left over")
-    workspaces_max: int = Field(50, ge=1, le=100_000, description="Workspaces one user may have")
     shutdown_s: float = Field(20.0, gt=0, le=600, description="Seconds that running requests and steps get to end at a stop")
     allow_plain_http_repos: bool = Field(
         default=False, description="Whether repositories may be cloned over http://, where others can read along"
@@ -62,7 +70,64 @@ class CloudSettings(BaseSettings):
     model_api_key: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices("FF_MODEL_API_KEY", "ANTHROPIC_API_KEY"),
-        description="Key for the model API; `ANTHROPIC_API_KEY` is taken when it is unset",
+        description="Key for the model API, for users who have set none of their own; `ANTHROPIC_API_KEY` is taken when it is "
+        "unset",
+    )
+    model_prices: dict[str, tuple[NonNegativeFloat, NonNegativeFloat]] = Field(
+        {},
+        description="US dollars per million input and output tokens of further models, as JSON, such as "
+        '`{"claude-opus-9": [5, 25]}`; wins over the list prices we know',
+    )
+    gateway_host: str | None = Field(
+        None, min_length=1, description="Address the gateway listens on; unset: that of this host on the VMs' network"
+    )
+    gateway_port: int = Field(8425, ge=0, le=65535, description="Port of the gateway; 0 takes a free one, for `serve` only")
+    gateway_url: str | None = Field(
+        None,
+        pattern=r"^https?://[A-Za-z0-9.\-\[\]:]+$",
+        max_length=2048,
+        description="How VMs reach the gateway; unset: `http://ff-host` with the gateway's port",
+    )
+    git_hosts: str = Field(
+        "github.com",
+        max_length=4096,
+        description="Git servers whose repositories VMs reach through the gateway, with commas between them: names, or addresses such "
+        "as `http://10.0.0.1:3000` for others than https. Users' `github_token` goes to that of `FF_GITHUB_URL` only",
+    )
+    credential_key_file: Path | None = Field(
+        None,
+        description="File of keys that users' credentials are encrypted under, lines of `VERSION BASE64`, for our eyes only; "
+        "unset: keys derived from the secret key",
+    )
+
+    smtp_url: SecretStr | None = Field(
+        None,
+        description="Mail server, such as `smtp://user:password@mail.example.com:587` (STARTTLS) or `smtps://…:465`; unset: "
+        "letters go into `outbox` in the data directory, and, while only loopback is served (no `FF_PUBLIC_URL`), their links into the log",
+    )
+    mail_from: str = Field(
+        "Factory Factory <no-reply@localhost>",
+        max_length=200,
+        pattern=r"^([A-Za-z0-9 ._-]+ <[^@<>\s]+@[A-Za-z0-9.-]+>|[^@<>\s]+@[A-Za-z0-9.-]+)$",
+        description="Sender of mails, such as `Factory Factory <ff@example.com>`",
+    )
+    require_verified_email: bool = Field(
+        default=False,
+        description="Whether an e-mail must be confirmed before a login works; then a sign-up does not tell who has an account",
+    )
+    public_url: str | None = Field(
+        None,
+        pattern=r"^https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9._~/-]*)?$",
+        max_length=2048,
+        description="Address that browsers and mails use for this server; unset: the one a request came to",
+    )
+    github_client_id: str | None = Field(
+        None, max_length=100, description="GitHub OAuth app for logins; also needs `FF_PUBLIC_URL`"
+    )
+    github_client_secret: SecretStr | None = Field(None, description="Secret of that app")
+    github_url: str = Field("https://github.com", pattern=r"^https?://", max_length=2048, description="Address of GitHub")
+    github_api_url: str = Field(
+        "https://api.github.com", pattern=r"^https?://", max_length=2048, description="Address of GitHub's REST API"
     )
 
     docker_host: str | None = Field(
@@ -72,12 +137,19 @@ class CloudSettings(BaseSettings):
         None, description="Image of VMs; unset: the one that `ff-cloud image build` makes of this version"
     )
     vm_network: str | None = Field(None, description="Docker network of VMs; unset: one of our own, without traffic between VMs")
-    vm_memory_bytes: int = Field(4096 * _MIB, ge=256 * _MIB, description="Memory limit of a VM")
-    vm_cpus: float = Field(2.0, gt=0, le=1024, description="CPUs a VM may use")
+    vm_memory_bytes: int = Field(
+        4096 * _MIB, ge=256 * _MIB, description="Most memory a VM may have; its user's plan may give less"
+    )
+    vm_cpus: float = Field(2.0, gt=0, le=1024, description="Most CPUs a VM may use; its user's plan may give less")
     vm_pids_max: int = Field(1024, ge=64, le=1_000_000, description="Processes and threads a VM may have")
     vm_volume_options: dict[str, str] = Field(
         {}, description='Options of the Docker volume driver, as JSON, such as `{"size": "20G"}`'
     )
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _with_commas(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @field_validator("database_url")
     @classmethod
@@ -89,6 +161,16 @@ class CloudSettings(BaseSettings):
                 backend = ""
             if backend not in {"postgresql", "postgres"}:
                 msg = "must look like postgresql://user:password@host/database"
+                raise ValueError(msg)
+        return value
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _is_smtp(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parts = urlsplit(value.get_secret_value())
+            if parts.scheme not in {"smtp", "smtps"} or not parts.hostname or parts.path.strip("/") or parts.query:
+                msg = "must look like smtp://user:password@host:587 or smtps://user:password@host:465"
                 raise ValueError(msg)
         return value
 

@@ -1,12 +1,13 @@
 """API keys over HTTP, on a real PostgreSQL."""
 
+import asyncio
 from datetime import timedelta
 from typing import Annotated
 
 import httpx2
 import pytest
 from fastapi import APIRouter, Depends
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from ff_cloud.auth import api_keys, tables
 from ff_cloud.auth.service import API_KEYS_MAX
@@ -124,11 +125,36 @@ async def test_a_missing_scope_is_named(alice):
     problem(await alice.ask("GET", "/v1/api-keys", made["key"]), 403, "scope_missing")
 
 
-async def test_nobody_becomes_an_administrator_by_a_key(alice):
-    problem(await alice.ask("GET", "/administers"), 403, "scope_missing")
-    answer = await alice.ask("POST", "/v1/api-keys", json={"name": "x", "scopes": ["admin"]})
+async def test_nobody_becomes_an_administrator_by_a_key(alice, bob):
+    assert (await alice.ask("GET", "/administers")).status_code == 200, "the first user of a server administrates it"
+    problem(await bob.ask("GET", "/administers"), 403, "scope_missing")
+    answer = await bob.ask("POST", "/v1/api-keys", json={"name": "x", "scopes": ["admin"]})
     assert problem(answer, 403, "scope_missing")["scope"] == "admin"
-    assert await alice.keys() == []
+    assert await bob.keys() == []
+
+
+async def test_a_key_with_admin_is_good_as_long_as_its_maker_is_an_administrator(alice, db):
+    plain, made = await alice.key(), await alice.key(scopes=["admin", "account:read"])
+    problem(await alice.ask("GET", "/administers", plain["key"]), 403, "scope_missing")
+    assert (await alice.ask("GET", "/administers", made["key"])).status_code == 200
+    async with db.system_transaction() as tx:
+        await tx.execute(text("update users set is_admin = false"))
+    problem(await alice.ask("GET", "/administers", made["key"]), 403, "scope_missing")
+    problem(await alice.ask("GET", "/administers"), 403, "scope_missing")
+    assert (await alice.ask("GET", "/v1/me", made["key"])).status_code == 200
+
+
+async def test_a_disabled_user_is_refused_at_once_with_every_credential(alice, bob, db, world):
+    made = await bob.key()
+    user_id = (await bob.ask("GET", "/v1/me")).json()["id"]
+    async with db.system_transaction() as tx:
+        await tx.execute(text("update users set disabled_at = :now where id = :id"), {"now": world.now(), "id": user_id})
+    problem(await bob.ask("GET", "/v1/me", made["key"]), 401, "account_disabled")
+    problem(await bob.ask("GET", "/v1/me"), 401, "account_disabled")
+    assert (await alice.ask("GET", "/v1/me")).status_code == 200
+    async with db.system_transaction() as tx:
+        await tx.execute(text("update users set disabled_at = null"))
+    assert (await bob.ask("GET", "/v1/me", made["key"])).status_code == 200
 
 
 async def test_a_key_makes_no_keys_ends_no_session_and_deletes_only_itself(alice):
@@ -192,6 +218,14 @@ async def test_an_account_has_a_bounded_number_of_keys(alice, bob):
     assert (await alice.ask("DELETE", f"/v1/api-keys/{made['id']}")).status_code == 204
     await alice.key()
     await bob.key()
+
+
+async def test_the_bound_holds_when_many_keys_are_made_at_once(alice):
+    for _ in range(API_KEYS_MAX - 2):
+        await alice.key()
+    answers = await asyncio.gather(*(alice.ask("POST", "/v1/api-keys", json={"name": "k"}) for _ in range(8)))
+    assert sorted(answer.status_code for answer in answers) == [201] * 2 + [409] * 6
+    assert len(await alice.keys()) == API_KEYS_MAX
 
 
 async def test_a_repeated_request_makes_one_key_and_does_not_show_it_again(alice, bob):

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import json
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -11,7 +11,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from ff_cloud.auth.tokens import AUDIENCE, ISSUER, LIFE_S, TOKEN_BYTES_MAX, AccessClaims, TokenKeys
+from ff_cloud.auth import refresh_tokens, tokens
+from ff_cloud.auth.tokens import AUDIENCE, ISSUER, LIFE_S, TOKEN_BYTES_MAX, AccessClaims, KeyUnknown, SigningKey
 from ff_cloud.errors import NotLoggedIn
 from ff_core.ids import UserId
 
@@ -19,12 +20,13 @@ SEED, OLD_SEED, FOREIGN_SEED = b"1" * 32, b"2" * 32, b"3" * 32
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 NOW_S = int(NOW.timestamp())
 CLAIMS = AccessClaims(UserId(UUID(int=1)), UUID(int=2), UUID(int=3))
-KEYS = TokenKeys(SEED, [OLD_SEED])
+SIGNING, OLD = SigningKey.of_seed(SEED), SigningKey.of_seed(OLD_SEED)
+KEYS = {key.kid: tokens.verifying_key(key.public) for key in (SIGNING, OLD)}
 OURS = Ed25519PrivateKey.from_private_bytes(SEED)
 FOREIGN = Ed25519PrivateKey.from_private_bytes(FOREIGN_SEED)
 PUBLIC = OURS.public_key()
 
-HEADER = {"alg": "Ed25519", "typ": "at+jwt", "kid": KEYS.kid}
+HEADER = {"alg": "Ed25519", "typ": "at+jwt", "kid": SIGNING.kid}
 PAYLOAD = {
     "iss": ISSUER,
     "aud": AUDIENCE,
@@ -83,7 +85,14 @@ HOSTILE = {
     "embedded jwk": signed({**HEADER, "jwk": FOREIGN_JWK}, key=FOREIGN),
     "embedded jwk without kid": signed({"alg": "Ed25519", "typ": "at+jwt", "jwk": FOREIGN_JWK}, key=FOREIGN),
     "jku": signed({**HEADER, "jku": "http://127.0.0.1:9/keys"}, key=FOREIGN),
-    "kid unknown": with_header(kid="../../etc/passwd"),
+    "jku with our signature": with_header(jku="http://127.0.0.1:9/keys"),
+    "jwk with our signature": with_header(jwk=FOREIGN_JWK),
+    "x5u": signed({**HEADER, "x5u": "http://127.0.0.1:9/chain"}, key=FOREIGN),
+    "x5u with our signature": with_header(x5u="http://127.0.0.1:9/chain"),
+    "x5c": signed({**HEADER, "x5c": ["MIIB"]}, key=FOREIGN),
+    "kid a path": with_header(kid="../../etc/passwd"),
+    "kid unknown and of another shape": signed({**HEADER, "kid": "A" * 13}, key=FOREIGN),
+    "kid of another key of ours": with_header(kid=OLD.kid),
     "kid missing": without_header("kid"),
     "kid a dict": with_header(kid={"a": 1}),
     "unknown crit": with_header(crit=["bork"], bork=1),
@@ -114,6 +123,12 @@ HOSTILE = {
     "sub a number": with_claims(sub=1),
     "sid missing": without_claim("sid"),
     "jti missing": without_claim("jti"),
+    "jti a number": with_claims(jti=1),
+    "cut in the payload": signed()[:120],
+    "cut in the signature": signed()[:-10],
+    "cut to its header": signed().partition(".")[0] + "..",
+    "a refresh token": refresh_tokens.generate()[0],
+    "a refresh token in segments": refresh_tokens.generate()[0] + ".a.b",
     "signature changed": signed()[:-6] + "AAAAAA",
     "signature missing": signed().rpartition(".")[0] + ".",
     "payload of another token": ".".join([b64(HEADER), b64({**PAYLOAD, "sub": str(UUID(int=9))}), signed().split(".")[2]]),
@@ -137,42 +152,78 @@ HOSTILE = {
 
 
 def test_our_own_token_passes_and_says_whose_it_is():
-    token = KEYS.issue(CLAIMS, NOW)
-    assert KEYS.verify(token, NOW) == CLAIMS
-    assert KEYS.verify(token, NOW + timedelta(seconds=LIFE_S - 1)) == CLAIMS
+    token = tokens.issue(CLAIMS, SIGNING, NOW)
+    assert tokens.verify(token, KEYS, NOW) == CLAIMS
+    assert tokens.verify(token, KEYS, NOW + timedelta(seconds=LIFE_S - 1)) == CLAIMS
     assert len(token) < 500
 
 
 def test_the_handmade_token_passes_so_that_the_hostile_ones_fail_for_their_own_reason():
-    assert KEYS.verify(signed(), NOW) == CLAIMS
+    assert tokens.verify(signed(), KEYS, NOW) == CLAIMS
 
 
 @pytest.mark.parametrize("token", HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_token_is_refused(token):
+def test_a_hostile_token_is_refused_like_every_other(token):
+    with pytest.raises(NotLoggedIn) as raised:
+        tokens.verify(token, KEYS, NOW)
+    refusal = raised.value
+    assert (refusal.code, refusal.detail, refusal.extra) == ("not_logged_in", NotLoggedIn().detail, {})
+    assert not token or token not in str(refusal)
+
+
+def test_only_an_unknown_key_of_the_right_shape_is_worth_asking_for():
+    with pytest.raises(KeyUnknown):
+        tokens.verify(signed({**HEADER, "kid": "AAAAAAAAAAAA"}, key=FOREIGN), KEYS, NOW)
+
+
+def test_a_token_over_4_kb_is_refused_without_parsing():
+    class Untouched(str):
+        __slots__ = ()
+
+        def split(self, *_):
+            raise AssertionError
+
+        rsplit = encode = split
+
     with pytest.raises(NotLoggedIn):
-        KEYS.verify(token, NOW)
+        tokens.verify(Untouched(HOSTILE["2 MB"]), KEYS, NOW)
 
 
 def test_a_token_ends():
-    token = KEYS.issue(CLAIMS, NOW)
+    token = tokens.issue(CLAIMS, SIGNING, NOW)
     with pytest.raises(NotLoggedIn):
-        KEYS.verify(token, NOW + timedelta(seconds=LIFE_S))
+        tokens.verify(token, KEYS, NOW + timedelta(seconds=LIFE_S))
 
 
 def test_a_server_whose_clock_is_a_little_ahead_is_believed():
-    assert KEYS.verify(KEYS.issue(CLAIMS, NOW + timedelta(seconds=4)), NOW) == CLAIMS
+    assert tokens.verify(tokens.issue(CLAIMS, SIGNING, NOW + timedelta(seconds=4)), KEYS, NOW) == CLAIMS
     with pytest.raises(NotLoggedIn):
-        KEYS.verify(KEYS.issue(CLAIMS, NOW + timedelta(seconds=10)), NOW)
+        tokens.verify(tokens.issue(CLAIMS, SIGNING, NOW + timedelta(seconds=10)), KEYS, NOW)
 
 
-def test_a_former_key_verifies_as_long_as_it_is_listed():
-    token = TokenKeys(OLD_SEED).issue(CLAIMS, NOW)
-    assert KEYS.verify(token, NOW) == CLAIMS
-    with pytest.raises(NotLoggedIn):
-        TokenKeys(SEED).verify(token, NOW)
+def test_a_former_key_verifies_as_long_as_it_is_given():
+    token = tokens.issue(CLAIMS, OLD, NOW)
+    assert tokens.verify(token, KEYS, NOW) == CLAIMS
+    with pytest.raises(KeyUnknown):
+        tokens.verify(token, {SIGNING.kid: KEYS[SIGNING.kid]}, NOW)
 
 
-def test_no_refusal_repeats_the_token():
-    with pytest.raises(NotLoggedIn) as raised:
-        KEYS.verify(HOSTILE["ended"], NOW)
-    assert HOSTILE["ended"] not in raised.value.detail
+def test_the_text_of_a_key_does_not_show_its_secret():
+    assert tokens.base64url(SEED) not in repr(SIGNING)
+    assert tokens.from_base64url(tokens.base64url(SEED)) == SEED
+
+
+def test_a_refresh_token_has_256_bits_and_only_its_hash_is_kept():
+    made = [refresh_tokens.generate() for _ in range(50)]
+    assert len({token for token, _ in made}) == 50
+    for token, digest in made:
+        assert token.startswith("ffr_")
+        assert len(urlsafe_b64decode(token.removeprefix("ffr_") + "=")) == 32
+        assert digest == refresh_tokens.sha256_of(token) == hashlib.sha256(token.encode()).digest()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "ffr_", "ffr_" + "a" * 42, "ffr_" + "a" * 44, "ffk_" + "a" * 43, "ffr_" + "é" * 43, "ffr_" + "a" * 43 + "\n"]
+)
+def test_what_can_not_be_a_refresh_token_is_not_looked_up(text):
+    assert refresh_tokens.sha256_of(text) is None

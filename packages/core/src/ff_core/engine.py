@@ -63,6 +63,7 @@ class Engine:
         Raises ``AlreadyBound`` when the host belongs to another workspace.
         """
         self.workspaces.bind(request.workspace_id, request.name)
+        await self.workspaces.use_git(request.workspace_id, request.git, self.settings.home)
         first = self._access is None
         self._access = request.model
         if first:

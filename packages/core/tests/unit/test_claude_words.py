@@ -84,6 +84,7 @@ def test_nothing_of_the_daemon_reaches_the_agent(monkeypatch):
     ("status", "text", "code"),
     [
         (401, "Invalid API key", "model_key_refused"),
+        (401, 'API Error: 401 {"error":{"message":"The agent has no key for the model. Set yours"}}', "model_key_missing"),
         (404, "API Error: 404 no such model", "model_unknown"),
         (418, "teapot", "model_failed"),
         (503, "", "model_failed"),

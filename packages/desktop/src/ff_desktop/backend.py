@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from ff_core.contract.credentials import CredentialKind, CredentialView, SetCredential
 from ff_core.contract.daemon import Repository
 from ff_core.contract.events import Event
 from ff_core.contract.execution import ExecFrame, ExecRequest
 from ff_core.contract.operation import OperationView
 from ff_core.contract.session import Answer, Interrupt, Interrupted, MessageView, NewMessage, NewSession, SessionView
+from ff_core.contract.usage import UsageView
 from ff_core.contract.workspace import NewWorkspace, WorkspaceView
 from ff_core.ids import OperationId, RequestId, SessionId, WorkspaceId
 
@@ -70,4 +72,20 @@ class Backend(Protocol):
 
     def execute(self, workspace: WorkspaceId, request: ExecRequest) -> AbstractContextManager[Iterator[ExecFrame]]:
         """Run a command; frames come as it writes. Leaving the context cancels it."""
+        ...
+
+    def credentials(self) -> list[CredentialView]:
+        """Which third-party secrets are set; never their values."""
+        ...
+
+    def set_credential(self, kind: CredentialKind, secret: SetCredential) -> CredentialView:
+        """Store a third-party secret in place of the one before; may be repeated. It can't be read again."""
+        ...
+
+    def remove_credential(self, kind: CredentialKind) -> None:
+        """Have a third-party secret forgotten."""
+        ...
+
+    def usage(self, *, workspace: WorkspaceId | None = None) -> Iterator[UsageView]:
+        """Tokens and cost by day, workspace and model, the newest day first."""
         ...

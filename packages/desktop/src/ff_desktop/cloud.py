@@ -7,12 +7,14 @@ from typing import TypeVar
 import httpx2
 from pydantic import BaseModel, ValidationError
 
+from ff_core.contract.credentials import CredentialKind, CredentialView, SetCredential
 from ff_core.contract.daemon import Repository
 from ff_core.contract.events import Event
 from ff_core.contract.execution import EXEC_FRAME, MEDIA_TYPE, ExecFrame, ExecRequest
 from ff_core.contract.operation import OperationView
 from ff_core.contract.page import PAGE_ITEMS_MAX, Page
 from ff_core.contract.session import Answer, Interrupt, Interrupted, MessageView, NewMessage, NewSession, SessionView
+from ff_core.contract.usage import UsageView
 from ff_core.contract.workspace import NewWorkspace, WorkspaceView
 from ff_core.ids import OperationId, RequestId, SessionId, WorkspaceId
 from ff_core.world import World
@@ -104,6 +106,23 @@ class CloudBackend:
         limit_s = request.timeout_s + EXEC_GRACE_S
         with self._connection.stream("POST", path, body=request, headers=headers, read_timeout_s=limit_s) as response:
             yield map(_frame, _lines(response))
+
+    def credentials(self) -> list[CredentialView]:
+        """See ``Backend``."""
+        return list(self._connection.ask("GET", "/v1/me/credentials", Page[CredentialView]).items)
+
+    def set_credential(self, kind: CredentialKind, secret: SetCredential) -> CredentialView:
+        """See ``Backend``."""
+        return self._connection.ask("PUT", f"/v1/me/credentials/{kind}", CredentialView, body=secret)
+
+    def remove_credential(self, kind: CredentialKind) -> None:
+        """See ``Backend``."""
+        self._connection.call("DELETE", f"/v1/me/credentials/{kind}")
+
+    def usage(self, *, workspace: WorkspaceId | None = None) -> Iterator[UsageView]:
+        """See ``Backend``."""
+        params = {} if workspace is None else {"workspace_id": str(workspace)}
+        return self._pages("/v1/me/usage", Page[UsageView], params)
 
     def _pages(self, path: str, page_type: type[Page[V]], params: dict[str, str]) -> Iterator[V]:
         cursor: dict[str, str] = {}

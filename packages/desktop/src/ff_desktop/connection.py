@@ -1,8 +1,10 @@
 """HTTP to one server: bounded, timed, typed by the contract; every foreign error is translated here."""
 
 import contextlib
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 import httpx2
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -12,29 +14,32 @@ from ff_core.contract.problem import Problem, RemoteProblem
 from ff_core.errors import FFError
 from ff_desktop import __version__
 from ff_desktop.address import Server
-from ff_desktop.errors import BadReply, ServerSilent, ServerUnreachable
+from ff_desktop.bearer import Bearer, FixedBearer
+from ff_desktop.errors import BadReply, NotLoggedIn, ServerSilent, ServerUnreachable
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
 PROBLEM_BYTES_MAX = 256 * 1024
+MACHINE_CHARS_MAX = 60
 RETRY_DELAYS_S = (0.2, 0.8)
 """Waits before the second and the third try of what may be repeated."""
 RETRY_STATUSES = frozenset({502, 503, 504})
 
 M = TypeVar("M", bound=BaseModel)
 Params = Mapping[str, str | int]
+Content = tuple[bytes | None, str]
+"""A body and its type."""
 
 
 class Connection:
-    """A server and, for most calls, who calls. Redirects are not followed, so the key goes nowhere else."""
+    """A server and, for most calls, who calls. Redirects are not followed, so the credential goes nowhere else."""
 
-    def __init__(self, server: Server, bearer: SecretStr | None, *, sleep: Callable[[float], None]) -> None:
+    def __init__(self, server: Server, bearer: Bearer | SecretStr | None, *, sleep: Callable[[float], None]) -> None:
         self.server = server
         self._sleep = sleep
-        headers = {"User-Agent": f"ff/{__version__}", "Accept": "application/json"}
-        if bearer is not None:
-            headers["Authorization"] = f"Bearer {bearer.get_secret_value()}"
+        self._bearer = FixedBearer(bearer) if isinstance(bearer, SecretStr) else bearer
+        headers = {"User-Agent": f"ff/{__version__} on {machine_name(socket.gethostname())}", "Accept": "application/json"}
         self._client = httpx2.Client(
             headers=headers,
             timeout=httpx2.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
@@ -53,6 +58,7 @@ class Connection:
         answer: type[M],
         *,
         body: BaseModel | None = None,
+        form: Mapping[str, str] | None = None,
         params: Params | None = None,
         idempotency_key: str | None = None,
     ) -> M:
@@ -60,7 +66,7 @@ class Connection:
 
         Raises ``RemoteProblem`` (the server refused), ``ServerUnreachable``, ``BadReply``.
         """
-        content = self.call(method, path, body=body, params=params, idempotency_key=idempotency_key)
+        content = self.call(method, path, body=body, form=form, params=params, idempotency_key=idempotency_key)
         try:
             return answer.model_validate_json(content)
         except ValidationError:
@@ -73,23 +79,25 @@ class Connection:
         path: str,
         *,
         body: BaseModel | None = None,
+        form: Mapping[str, str] | None = None,
         params: Params | None = None,
         idempotency_key: str | None = None,
     ) -> bytes:
         """Like :meth:`ask`, with the answer's bytes (at most ``ANSWER_BYTES_MAX``)."""
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        content = _content(body, form)
         delays = RETRY_DELAYS_S if method == "GET" or idempotency_key else ()
         for delay_s in delays:
             try:
-                return self._once(method, path, body, params, headers)
+                return self._once(method, path, content, params, headers)
             except FFError as error:
                 if not worth_retrying(error):
                     raise
                 self._sleep(delay_s)
-        return self._once(method, path, body, params, headers)
+        return self._once(method, path, content, params, headers)
 
-    def _once(self, method: str, path: str, body: BaseModel | None, params: Params | None, headers: Mapping[str, str]) -> bytes:
-        with self.stream(method, path, body=body, params=params, headers=headers) as response:
+    def _once(self, method: str, path: str, content: Content, params: Params | None, headers: Mapping[str, str]) -> bytes:
+        with self._stream(method, path, content, params=params, headers=headers) as response:
             return self._bounded(response, ANSWER_BYTES_MAX)
 
     @contextlib.contextmanager
@@ -107,12 +115,48 @@ class Connection:
 
         ``read_timeout_s`` limits the wait for each next piece. Raises like :meth:`ask`.
         """
-        content = None if body is None else to_json(_revealed(body))
-        sent = {**(headers or {}), **({"Content-Type": "application/json"} if content is not None else {})}
+        content = _content(body)
+        with self._stream(method, path, content, params=params, headers=headers, read_timeout_s=read_timeout_s) as response:
+            yield response
+
+    @contextlib.contextmanager
+    def _stream(
+        self,
+        method: str,
+        path: str,
+        content: Content,
+        *,
+        params: Params | None = None,
+        headers: Mapping[str, str] | None = None,
+        read_timeout_s: float = ANSWER_TIMEOUT_S,
+    ) -> Iterator[httpx2.Response]:
+        with contextlib.ExitStack() as stack:
+
+            def send(secret: SecretStr | None) -> httpx2.Response:
+                sent = {**(headers or {}), **_authorization(secret)}
+                return stack.enter_context(self._sent(method, path, content, params, sent, read_timeout_s))
+
+            secret = None if self._bearer is None else self._bearer.current()
+            try:
+                response = send(secret)
+            except RemoteProblem as error:
+                # What was refused for its credential was not carried out, so it may be sent again with another one.
+                refused = error.problem.status == NotLoggedIn.status
+                if not refused or self._bearer is None or secret is None or not self._bearer.renewed(secret):
+                    raise
+                response = send(self._bearer.current())
+            yield response
+
+    @contextlib.contextmanager
+    def _sent(
+        self, method: str, path: str, content: Content, params: Params | None, headers: Mapping[str, str], read_timeout_s: float
+    ) -> Iterator[httpx2.Response]:
+        data, content_type = content
+        sent = {**headers, **({"Content-Type": content_type} if content_type else {})}
         timeout = httpx2.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S)
         try:
             with self._client.stream(
-                method, f"{self.server.url}{path}", content=content, params=params, headers=sent, timeout=timeout
+                method, f"{self.server.url}{path}", content=data, params=params, headers=sent, timeout=timeout
             ) as response:
                 if not response.is_success:
                     raise RemoteProblem(self._problem(response))
@@ -154,6 +198,22 @@ def worth_retrying(error: FFError) -> bool:
     if isinstance(error, RemoteProblem):
         return error.problem.status in RETRY_STATUSES
     return isinstance(error, ServerUnreachable)
+
+
+def machine_name(host: str) -> str:
+    """The name of a machine, for its user to recognise in lists of logins: printable ASCII, at most 60 characters."""
+    plain = "".join(char for char in host if char.isascii() and char.isprintable() and char not in "/\\")
+    return plain.strip()[:MACHINE_CHARS_MAX] or "a machine"
+
+
+def _content(body: BaseModel | None, form: Mapping[str, str] | None = None) -> Content:
+    if form is not None:
+        return urlencode(form).encode(), "application/x-www-form-urlencoded"
+    return (None, "") if body is None else (to_json(_revealed(body)), "application/json")
+
+
+def _authorization(secret: SecretStr | None) -> dict[str, str]:
+    return {} if secret is None else {"Authorization": f"Bearer {secret.get_secret_value()}"}
 
 
 def _revealed(body: BaseModel) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from ff_core.errors import Conflict, FFError, InvalidInput
 
 
 class NotLoggedIn(FFError):
-    """You are not logged in; run: ff login --server URL --email E."""
+    """You are not logged in; run: ff login --server URL."""
 
     code = "not_logged_in"
     status = 401
@@ -51,8 +51,36 @@ class CredentialsUnreadable(FFError):
     status = 500
 
 
+class KeyringUnusable(FFError):
+    """The system's keyring, which holds your login, does not answer; unlock it, or log in again with FF_KEYRING=0."""
+
+    code = "keyring_unusable"
+    status = 500
+
+
+class LoginRefused(FFError):
+    """The login was refused on the page; nobody is logged in."""
+
+    code = "login_refused"
+    status = 403
+
+
+class VerifyFirst(FFError):
+    """A letter is on its way to that e-mail. Do what it says, then log in: ff login --server URL --email E."""
+
+    code = "verify_first"
+    status = 403
+
+
+class LoginTimedOut(FFError):
+    """Nobody answered on the page in time; run ff login again."""
+
+    code = "login_timed_out"
+    status = 403
+
+
 class CredentialsBusy(Conflict):
-    """Another ff is logging in or out just now; try again when it is done."""
+    """Another ff is logging in or out, or renewing the login, just now; try again when it is done."""
 
     code = "credentials_busy"
 

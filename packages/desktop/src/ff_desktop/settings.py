@@ -19,6 +19,8 @@ class DesktopSettings(BaseSettings):
     api_key: SecretStr | None = None
     insecure: bool = False
     """With ``server``: accept plain http to another machine."""
+    keyring: bool = True
+    """Whether the tokens of a login may lie in the system's keyring; otherwise they lie in the credentials file."""
 
     @property
     def credentials_path(self) -> Path:

@@ -10,19 +10,22 @@ from ff_core.world import SystemWorld, World
 from ff_desktop.accounts import Accounts
 from ff_desktop.address import Server
 from ff_desktop.backend import Backend
+from ff_desktop.bearer import Bearer, FixedBearer
 from ff_desktop.cloud import CloudBackend
 from ff_desktop.connection import Connection
-from ff_desktop.credentials import CredentialStore
+from ff_desktop.credentials import Credentials, CredentialStore
 from ff_desktop.errors import NotLoggedIn
 from ff_desktop.settings import DesktopSettings
+from ff_desktop.shared_login import SharedLogin
+from ff_desktop.vault import Keyring
 
 
 @dataclass(frozen=True)
 class Access:
-    """Which server, and the key to it."""
+    """Which server, and who calls."""
 
     server: Server
-    key: SecretStr
+    bearer: Bearer
     from_environment: bool
 
 
@@ -32,8 +35,8 @@ class Desktop:
     def __init__(self, settings: DesktopSettings) -> None:
         self.settings = settings
         self.world: World = SystemWorld()
-        self.store = CredentialStore(settings.credentials_path)
-        self.accounts = Accounts(self.store, self.connect)
+        self.store = CredentialStore(settings.credentials_path, vault=Keyring() if settings.keyring else None)
+        self.accounts = Accounts(self.store, self.connect, self.world)
         self._open = ExitStack()
 
     def close(self) -> None:
@@ -45,21 +48,29 @@ class Desktop:
         time.sleep(seconds)
 
     def access(self) -> Access:
-        """Where the key comes from: the environment (``FF_SERVER`` and ``FF_API_KEY``), else the file of ``ff login``.
+        """Who calls: the environment's key (``FF_SERVER`` and ``FF_API_KEY``), else the login that ``ff login`` stored.
 
         Raises ``NotLoggedIn`` when there is neither, and for half of the environment's pair.
         """
         settings = self.settings
         if settings.server is not None and settings.api_key is not None:
-            return Access(Server.parse(settings.server, insecure=settings.insecure), settings.api_key, from_environment=True)
+            server = Server.parse(settings.server, insecure=settings.insecure)
+            return Access(server, FixedBearer(settings.api_key), from_environment=True)
         if settings.api_key is not None:
             raise NotLoggedIn("FF_API_KEY is set but FF_SERVER is not; set both or neither.")
         stored = self.store.load()
         if stored is None:
             raise NotLoggedIn
-        return Access(Server.parse(stored.server, insecure=stored.insecure), stored.key, from_environment=False)
+        return Access(Server.parse(stored.server, insecure=stored.insecure), self._bearer(stored), from_environment=False)
 
-    def connect(self, server: Server, bearer: SecretStr | None) -> Connection:
+    def _bearer(self, stored: Credentials) -> Bearer:
+        if stored.tokens is not None:
+            return SharedLogin(self.store, stored.tokens, self.connect, self.world)
+        if stored.key is None:
+            raise NotLoggedIn
+        return FixedBearer(stored.key)
+
+    def connect(self, server: Server, bearer: Bearer | SecretStr | None) -> Connection:
         """A connection as whoever ``bearer`` belongs to; :meth:`close` ends it."""
         connection = Connection(server, bearer, sleep=self.sleep)
         self._open.callback(connection.close)
@@ -68,7 +79,7 @@ class Desktop:
     def connection(self) -> Connection:
         """A connection as the user who is logged in. Raises ``NotLoggedIn``."""
         access = self.access()
-        return self.connect(access.server, access.key)
+        return self.connect(access.server, access.bearer)
 
     def backend(self) -> Backend:
         """The server of the user who is logged in. Raises ``NotLoggedIn``."""

@@ -11,7 +11,7 @@ from ff_core.contract.problem import Problem
 PASSWORD = "correct horse battery"
 
 
-def test_login_stores_a_key_for_the_user_only(ff, server):
+def test_login_stores_tokens_for_the_user_only(ff, server):
     os.umask(0)  # even a careless umask
     try:
         ff.login(server)
@@ -21,12 +21,12 @@ def test_login_stores_a_key_for_the_user_only(ff, server):
     assert stat.S_IMODE(ff.config_dir.stat().st_mode) == 0o700
     stored = json.loads(ff.credentials_path.read_text())
     assert stored["server"] == server.url
-    assert server.keys == {stored["key_id"]: stored["key"]}
+    [login] = server.logins.values()
+    assert (login.access, login.refresh) == ({stored["tokens"]["access"]}, stored["tokens"]["refresh"])
+    assert "key" not in stored
     assert PASSWORD not in ff.credentials_path.read_text()
     assert sorted(p.name for p in ff.config_dir.iterdir()) == ["credentials.json", "credentials.lock"]
-    name = json.loads(server.seen("POST", "/api-keys")[0][3])["name"]
-    assert re.match(r"ff on \S+", name)
-    assert server.seen("POST", "/auth/logout"), "the password's session ends at once"
+    assert re.match(r"ff/\S+ on \S+", server.seen("POST", "/auth/login")[0][2]["user-agent"])
 
 
 def test_signup_then_whoami_as_json(ff, server):
@@ -36,6 +36,7 @@ def test_signup_then_whoami_as_json(ff, server):
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["user"]["email"] == "new@example.com"
     assert json.loads(ff("whoami", "--json").stdout)["user"]["email"] == "new@example.com"
+    assert "plan free" in ff("whoami").stdout
     assert "secret" not in result.output
 
 
@@ -60,25 +61,25 @@ def test_without_a_terminal_the_password_is_not_asked_for(ff, server):
     assert b"--password " not in ff.run("login", "--help").stdout, "there is no flag that takes the password itself"
 
 
-def test_login_again_replaces_and_revokes_the_old_key(logged_in, server):
-    old = json.loads(logged_in.credentials_path.read_text())["key_id"]
+def test_login_again_replaces_and_ends_the_old_one(logged_in, server):
+    [old] = server.logins
     logged_in.login(server)
-    assert list(server.keys) == [json.loads(logged_in.credentials_path.read_text())["key_id"]]
-    assert old not in server.keys
+    assert len(server.logins) == 1
+    assert old not in server.logins
 
 
-def test_a_key_that_cannot_be_stored_is_revoked(ff, server):
+def test_a_login_that_cannot_be_stored_is_ended(ff, server):
     ff.config_dir.write_text("a file where the directory should be")
     result = ff("login", "--server", server.url, "--email", "a@b.c", "--password-stdin", stdin=PASSWORD)
     assert result.exit_code == 1
     assert "credentials_unreadable" in result.stderr
-    assert server.keys == {}
+    assert server.logins == {}
 
 
-def test_logout_revokes_and_forgets(logged_in, server):
+def test_logout_ends_and_forgets(logged_in, server):
     result = logged_in("logout", "--json")
     assert json.loads(result.stdout) == {"logged_out": True, "revoked": True}
-    assert server.keys == {}
+    assert server.logins == {}
     assert not logged_in.credentials_path.exists()
     assert logged_in("logout").exit_code == 3
     assert logged_in("ls").exit_code == 3
@@ -110,6 +111,7 @@ def test_plain_http_to_another_machine_needs_insecure(ff):
 
 def test_the_environment_may_give_server_and_key(logged_in, server, tmp_path):
     key = next(iter(server.keys.values()))
+    server.logins.clear()
     logged_in.environment = {"FF_CONFIG_DIR": str(tmp_path / "none"), "FF_SERVER": server.url, "FF_API_KEY": key}
     assert logged_in("whoami").exit_code == 0
     logged_in.environment = {"FF_CONFIG_DIR": str(tmp_path / "none"), "FF_API_KEY": key}
@@ -128,7 +130,7 @@ def test_doctor_says_what_is_well_and_what_to_do(logged_in, server):
     report = json.loads(logged_in("doctor", "--json").stdout)
     assert [(c["name"], c["ok"]) for c in report["checks"]] == [("configuration", True), ("server", True), ("key", True)]
     assert "9.9" in report["checks"][1]["detail"]
-    server.keys.clear()
+    server.logins.clear()
     result = logged_in("doctor")
     assert result.exit_code == 3
     assert "ff login" in result.stdout

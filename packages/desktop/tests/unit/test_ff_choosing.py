@@ -16,9 +16,9 @@ from ff_core.contract.events import (
 )
 from ff_core.contract.session import Activity, Answer, Option, PendingRequest, Question, SessionStatus
 from ff_core.errors import InvalidInput
-from ff_desktop.accounts import key_name
 from ff_desktop.address import Server
 from ff_desktop.cli.choosing import Reply, answer_of, choices
+from ff_desktop.connection import machine_name
 from ff_desktop.errors import InsecureServer
 from ff_desktop.turns import Asked, End, Turn
 
@@ -162,8 +162,8 @@ def test_plain_http_to_others_is_refused(text):
     assert Server.parse(text, insecure=True).insecure
 
 
-def test_a_key_is_named_after_the_host_whatever_it_is_called():
-    assert key_name("laptop") == "ff on laptop"
-    assert key_name("../e\x1bvil\n") == "ff on ..evil"
-    assert len(key_name("x" * 500)) == 100
-    assert key_name("") == "ff on a machine"
+def test_a_machine_is_named_whatever_its_host_is_called():
+    assert machine_name("laptop") == "laptop"
+    assert machine_name("../e\x1bvil\n") == "..evil"
+    assert len(machine_name("x" * 500)) == 60
+    assert machine_name("🦊") == "a machine"

@@ -11,7 +11,14 @@ from ff_desktop.cli.main import app
 from ff_desktop.settings import DesktopSettings
 
 PAGE = (Path(__file__).parents[4] / "docs" / "reference" / "cli.md").read_text()
-COMMANDS = get_command(app).commands
+
+
+def _flat(group, before=""):
+    for name, command in group.commands.items():
+        yield from _flat(command, f"{before}{name} ") if hasattr(command, "commands") else [(before + name, command)]
+
+
+COMMANDS = dict(_flat(get_command(app)))
 
 
 @pytest.mark.parametrize("name", COMMANDS)

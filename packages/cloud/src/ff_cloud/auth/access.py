@@ -2,16 +2,16 @@
 
 import hmac
 
-from ff_cloud.auth import api_keys, repository
-from ff_cloud.auth.tokens import TokenKeys
+from ff_cloud.auth import api_keys, repository, session_repository
+from ff_cloud.auth.scopes import granted
+from ff_cloud.auth.signing import TokenKeys
 from ff_cloud.errors import NotLoggedIn
 from ff_cloud.kit.caller import Caller, Via
-from ff_cloud.kit.db import Database
+from ff_cloud.kit.db import Database, SystemTx
+from ff_cloud.users import service as users
 from ff_core.contract.account import Scope
+from ff_core.ids import UserId
 from ff_core.world import World
-
-SESSION_SCOPES = frozenset(Scope) - {Scope.ADMIN}
-"""What a login may do: everything that concerns its own account. Nobody is an administrator by merely signing up."""
 
 
 class Access:
@@ -23,18 +23,20 @@ class Access:
         self._world = world
 
     async def authenticate(self, credential: str) -> Caller:
-        """See :class:`ff_cloud.kit.caller.Authenticator`."""
+        """See :class:`ff_cloud.kit.caller.Authenticator`. Raises ``AccountDisabled`` too."""
         if credential.startswith(api_keys.MARK):
             return await self._by_key(credential)
         return await self._by_token(credential)
 
     async def _by_token(self, credential: str) -> Caller:
         now = self._world.now()
-        claims = self._keys.verify(credential, now)
+        claims = await self._keys.verify(credential, now)
         async with self._db.system_transaction() as tx:
-            if not await repository.use_session(tx, claims.session_id, claims.user_id, now):
-                raise NotLoggedIn("The session of this access token has ended; log in again.")
-        return Caller(claims.user_id, SESSION_SCOPES, Via.SESSION, claims.session_id)
+            grant = await session_repository.use(tx, claims.session_id, claims.user_id, now)
+            if grant is None:
+                raise NotLoggedIn
+            scopes = await _granted(tx, grant.user_id, grant.scopes)
+        return Caller(grant.user_id, scopes, Via.SESSION, grant.id)
 
     async def _by_key(self, credential: str) -> Caller:
         now = self._world.now()
@@ -45,5 +47,11 @@ class Access:
             stored = await repository.find_key(tx, presented.prefix, now)
             if stored is None or not hmac.compare_digest(stored.sha256, presented.sha256):
                 raise NotLoggedIn("This API key is unknown, has ended or was deleted.")
-            await repository.note_key_use(tx, stored.id, now)
-        return Caller(stored.user_id, stored.scopes, Via.API_KEY, stored.id)
+            scopes = await _granted(tx, stored.user_id, stored.scopes)
+            await repository.note_key_use(tx, stored, now)
+        return Caller(stored.user_id, scopes, Via.API_KEY, stored.id)
+
+
+async def _granted(tx: SystemTx, user_id: UserId, bound: frozenset[Scope] | None) -> frozenset[Scope]:
+    account = await users.require_enabled(tx, user_id)
+    return granted(bound, is_admin=account.is_admin)

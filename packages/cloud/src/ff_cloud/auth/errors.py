@@ -10,6 +10,18 @@ class BadCredentials(NotLoggedIn):
     code = "bad_credentials"
 
 
+class RefreshRefused(NotLoggedIn):
+    """This refresh token is unknown, has ended, or belongs to another program; log in again."""
+
+    code = "refresh_refused"
+
+
+class RefreshReused(NotLoggedIn):
+    """This refresh token was used before, so somebody may have copied it; its session has been ended. Log in again."""
+
+    code = "refresh_reused"
+
+
 class SignUpClosed(CloudError):
     """This server takes no new accounts; ask whoever runs it."""
 

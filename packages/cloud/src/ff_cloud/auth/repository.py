@@ -1,19 +1,22 @@
-"""SQL of passwords, sessions and API keys, the sole writer of their tables."""
+"""SQL of passwords and API keys, the sole writer of their tables."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import Column, Table, func, insert, or_, select, update
+from sqlalchemy import DateTime, bindparam, func, insert, or_, select, update
 
-from ff_cloud.auth.tables import api_keys, passwords, sessions
+from ff_cloud.auth.tables import api_keys, passwords
 from ff_cloud.kit.db import SystemTx, Tx
 from ff_core.contract.account import ApiKeyView, Scope
 from ff_core.ids import ApiKeyId, UserId
 
 _TOUCH_EVERY = timedelta(minutes=1)
-_LIVE_SESSION = sessions.c.revoked_at.is_(None)
 _LIVE_KEY = api_keys.c.revoked_at.is_(None)
+# Built once: every request with a key runs it, and building it takes as long as running it.
+_FIND_KEY = select(api_keys).where(
+    api_keys.c.prefix == bindparam("prefix"), _LIVE_KEY, api_keys.c.expires_at > bindparam("now", type_=DateTime(timezone=True))
+)
 _SHOWN = [api_keys.c[name] for name in ApiKeyView.model_fields]
 
 
@@ -25,6 +28,7 @@ class StoredKey:
     user_id: UserId
     sha256: bytes
     scopes: frozenset[Scope]
+    last_used_at: datetime | None
 
 
 async def set_password(tx: SystemTx, user_id: UserId, verifier: str, now: datetime) -> None:
@@ -44,35 +48,15 @@ async def password_of(tx: SystemTx, user_id: UserId) -> str | None:
     return found
 
 
-async def add_session(
-    tx: SystemTx, *, session_id: UUID, user_id: UserId, user_agent: str, now: datetime, expires_at: datetime
-) -> None:
-    """Remember a login."""
-    values = {"id": session_id, "user_id": user_id, "user_agent": user_agent, "expires_at": expires_at}
-    await tx.execute(insert(sessions).values(**values, created_at=now, last_used_at=now))
-
-
-async def use_session(tx: SystemTx, session_id: UUID, user_id: UserId, now: datetime) -> bool:
-    """Whether this session of this user is still good; notes that it was used."""
-    mine = (sessions.c.id == session_id) & (sessions.c.user_id == user_id)
-    query = select(sessions.c.last_used_at).where(mine, _LIVE_SESSION, sessions.c.expires_at > now)
-    row = (await tx.execute(query)).one_or_none()
-    if row is None:
-        return False
-    await _touch(tx, sessions, session_id, row.last_used_at, now)
-    return True
-
-
-async def revoke_session(tx: Tx, session_id: UUID, now: datetime) -> None:
-    """End a session of the transaction's user; may be repeated."""
-    mine = (sessions.c.id == session_id) & (sessions.c.user_id == tx.user_id)
-    await tx.execute(update(sessions).where(mine, _LIVE_SESSION).values(revoked_at=now))
-
-
 async def add_key(tx: Tx, key: ApiKeyView, sha256: bytes) -> None:
     """Store a key of the transaction's user."""
     values = {**key.model_dump(), "scopes": sorted(key.scopes)}
     await tx.execute(insert(api_keys).values(**values, user_id=tx.user_id, sha256=sha256))
+
+
+async def lock_keys(tx: Tx) -> None:
+    """Let nobody else add keys of the transaction's user until it ends, so that a count stays true."""
+    await tx.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"api_keys:{tx.user_id}", 0))))
 
 
 async def count_keys(tx: Tx) -> int:
@@ -95,25 +79,17 @@ async def revoke_key(tx: Tx, key_id: ApiKeyId, now: datetime) -> bool:
 
 async def find_key(tx: SystemTx, prefix: str, now: datetime) -> StoredKey | None:
     """The key with this public part, if it is still good."""
-    query = select(api_keys).where(api_keys.c.prefix == prefix, _LIVE_KEY, api_keys.c.expires_at > now)
-    row = (await tx.execute(query)).one_or_none()
+    row = (await tx.execute(_FIND_KEY, {"prefix": prefix, "now": now})).one_or_none()
     if row is None:
         return None
     # A scope that a newer server wrote and this one does not know grants nothing here.
     scopes = frozenset(Scope(scope) for scope in row.scopes if scope in set(Scope))
-    return StoredKey(row.id, UserId(row.user_id), row.sha256, scopes)
+    return StoredKey(row.id, UserId(row.user_id), row.sha256, scopes, row.last_used_at)
 
 
-async def note_key_use(tx: SystemTx, key_id: UUID, now: datetime) -> None:
-    """Remember that a key was used."""
-    last = await tx.scalar(select(api_keys.c.last_used_at).where(api_keys.c.id == key_id))
-    await _touch(tx, api_keys, key_id, last, now)
-
-
-async def _touch(tx: SystemTx, table: Table, row_id: UUID, last: datetime | None, now: datetime) -> None:
-    # Once a minute at most: otherwise every request would write, and wait for the one before it.
-    if last is not None and last > now - _TOUCH_EVERY:
+async def note_key_use(tx: SystemTx, key: StoredKey, now: datetime) -> None:
+    """Remember that a key was used, once a minute at most: otherwise every request would write, and wait for the one before."""
+    if key.last_used_at is not None and key.last_used_at > now - _TOUCH_EVERY:
         return
-    column: Column[datetime | None] = table.c.last_used_at
-    stale = or_(column.is_(None), column <= now - _TOUCH_EVERY)
-    await tx.execute(update(table).where(table.c.id == row_id, stale).values(last_used_at=now))
+    stale = or_(api_keys.c.last_used_at.is_(None), api_keys.c.last_used_at <= now - _TOUCH_EVERY)
+    await tx.execute(update(api_keys).where(api_keys.c.id == key.id, stale).values(last_used_at=now))

@@ -1,4 +1,4 @@
-"""Tables of the room ``auth``. Only hashes of secrets are in them."""
+"""Tables of the room ``auth``. Only hashes of secrets are in them, and the sealed halves of signing keys."""
 
 from sqlalchemy import ARRAY, Column, DateTime, LargeBinary, Table, Text, Uuid
 
@@ -22,6 +22,30 @@ sessions = Table(
     Column("expires_at", DateTime(timezone=True), nullable=False),
     Column("last_used_at", DateTime(timezone=True), nullable=False),
     Column("revoked_at", DateTime(timezone=True)),
+    Column("revoked_reason", Text),
+    Column("client_id", Text, nullable=False),
+    Column("place", Text, nullable=False),
+    Column("scopes", ARRAY(Text)),
+)
+
+refresh_tokens = Table(
+    "refresh_tokens",
+    metadata,
+    Column("sha256", LargeBinary, primary_key=True),
+    Column("session_id", Uuid, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("used_at", DateTime(timezone=True)),
+    Column("replaced_by", LargeBinary),
+)
+
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    Column("kid", Text, primary_key=True),
+    Column("public", Text, nullable=False),
+    Column("private", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("retires_at", DateTime(timezone=True)),
 )
 
 api_keys = Table(

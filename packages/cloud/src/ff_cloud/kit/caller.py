@@ -11,9 +11,13 @@ from typing import Annotated, Protocol, cast
 from uuid import UUID
 
 from fastapi import Depends, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from ff_cloud.errors import NotLoggedIn, ScopeMissing
+from ff_cloud.errors import LoginRequired, NotLoggedIn, ScopeMissing
+from ff_cloud.kit.limits import RouteClass, RouteLimits, class_of
+from ff_cloud.kit.origin import origin_of
 from ff_core.contract.account import Scope
 from ff_core.ids import UserId
 
@@ -42,6 +46,11 @@ class Caller:
         if scope not in self.scopes:
             raise ScopeMissing(scope)
 
+    def require_login(self) -> None:
+        """Raise :class:`LoginRequired` for an API key: this is for people who logged in."""
+        if self.via is not Via.SESSION:
+            raise LoginRequired
+
 
 class Authenticator(Protocol):
     """Turns a bearer credential into a caller."""
@@ -55,12 +64,19 @@ class Authenticator(Protocol):
         ...
 
 
-def caller(*scopes: Scope) -> Callable[..., Awaitable[Caller]]:
-    """A dependency that yields the caller, or refuses: 401 without a good credential, 403 without all of ``scopes``."""
+class Authenticated:
+    """A dependency that yields the caller, or refuses: 401 without a good credential, 403 without all of ``scopes``.
 
-    async def dependency(
-        request: Request, _documented: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
+    It counts the request for the account and its address, so no route with a caller is without a rate limit.
+    """
+
+    def __init__(self, *scopes: Scope) -> None:
+        self.scopes = scopes
+
+    async def __call__(
+        self, request: Request, _documented: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
     ) -> Caller:
+        """See :class:`Authenticated`. Raises ``NotLoggedIn``, ``TooOften``, ``ScopeMissing``."""
         headers = request.headers.getlist("authorization")
         if len(headers) != 1:
             raise NotLoggedIn
@@ -68,9 +84,35 @@ def caller(*scopes: Scope) -> Callable[..., Awaitable[Caller]]:
         if scheme.lower() != "bearer" or not credential:
             raise NotLoggedIn
         authenticator = cast(Authenticator, request.app.state.authenticator)
-        found = await authenticator.authenticate(credential)
-        for scope in scopes:
+        limits = cast(RouteLimits, request.app.state.route_limits)
+        origin = origin_of(request)
+        try:
+            found = await authenticator.authenticate(credential)
+        except NotLoggedIn:
+            await limits.count(RouteClass.AUTH, origin, None)
+            raise
+        await limits.count(class_of(request.method, request.url.path), origin, found.user_id)
+        for scope in self.scopes:
             found.require(scope)
         return found
 
-    return dependency
+
+def caller(*scopes: Scope) -> Callable[..., Awaitable[Caller]]:
+    """A dependency that yields the caller; see :class:`Authenticated`."""
+    return Authenticated(*scopes)
+
+
+async def count_open_route(request: Request) -> None:
+    """For every route of an app: counts requests to those without a caller, by address. Raises ``TooOften``.
+
+    Probes are not counted: they must answer when the database does not.
+    """
+    route = request.scope.get("route")
+    if isinstance(route, APIRoute) and "probes" not in route.tags and not has_caller(route.dependant):
+        limits = cast(RouteLimits, request.app.state.route_limits)
+        await limits.count(RouteClass.AUTH, origin_of(request), None)
+
+
+def has_caller(dependant: Dependant) -> bool:
+    """Whether something that a route depends on is a caller."""
+    return any(isinstance(each.call, Authenticated) or has_caller(each) for each in dependant.dependencies)

@@ -10,13 +10,16 @@ from ff_cloud.kit.http_middleware import BodyLimit, CatchAll, RequestContext, Se
 from ff_core.world import World
 
 
-def equip(app: FastAPI, *, world: World, body_bytes_max: int) -> None:
-    """Add error handlers and middlewares. Call it once, after other middlewares were added and before serving."""
+def equip(app: FastAPI, *, world: World, body_bytes_max: int, https: bool = False) -> None:
+    """Add error handlers and middlewares. Call it once, after other middlewares were added and before serving.
+
+    ``https`` says that clients reach the app over HTTPS only, as behind a proxy that ends it.
+    """
     http_problems.install(app)
     # The one added last is outermost.
     app.add_middleware(BodyLimit, bytes_max=body_bytes_max)
     app.add_middleware(CatchAll)
-    app.add_middleware(SecurityHeaders)
+    app.add_middleware(SecurityHeaders, https=https)
     app.add_middleware(RequestContext, world=world)
 
 

@@ -29,6 +29,7 @@ _SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
+_HTTPS_ONLY = {"Strict-Transport-Security": "max-age=31536000; includeSubDomains"}
 
 
 class RequestContext:
@@ -65,18 +66,24 @@ class RequestContext:
 
 
 class SecurityHeaders:
-    """Headers that tell a browser to run, frame, guess and keep nothing. A response's own ones win."""
+    """Headers that tell a browser to run, frame, guess and keep nothing. A response's own ones win.
 
-    def __init__(self, app: ASGIApp) -> None:
+    There are no CORS headers: pages of other origins read nothing. Over HTTPS browsers are told to stay there for a year.
+    """
+
+    def __init__(self, app: ASGIApp, *, https: bool = False) -> None:
         self._app = app
+        self._https = https
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See :class:`SecurityHeaders`."""
+        https = self._https or scope.get("scheme") == "https"
+        wanted = _SECURITY_HEADERS | _HTTPS_ONLY if https else _SECURITY_HEADERS
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in _SECURITY_HEADERS.items():
+                for name, value in wanted.items():
                     headers.setdefault(name, value)
             await send(message)
 

@@ -22,10 +22,12 @@ class Secrets:
     """The derived keys, 32 bytes each. The same master always gives the same keys."""
 
     def __init__(self, master: bytes) -> None:
-        self.signing_seed = _derive(master, "auth: Ed25519 seed of access tokens")
         self.sealing_key = _derive(master, "crypto: sealed secrets at rest")
         self.vm_token_key = _derive(master, "vms: bearer tokens of daemons")
+        self.gateway_token_key = _derive(master, "gateway: bearer tokens of VMs")
+        self.credential_root = _derive(master, "credentials: root of key-encryption keys")
         self.fingerprint_key = _derive(master, "idempotency: fingerprints of requests")
+        self.browser_key = _derive(master, "authorization: forms and proofs of browsers")
 
 
 def master_secret(configured: SecretStr | None, data_dir: Path) -> bytes:

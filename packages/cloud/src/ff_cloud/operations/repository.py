@@ -83,6 +83,10 @@ class OperationRepository:
         )
         return (await self._tx.execute(delete(operations).where(operations.c.id.in_(old)))).rowcount
 
+    async def delete_of(self, user_id: UserId) -> None:
+        """Forget all operations of a user; may be repeated."""
+        await self._tx.execute(delete(operations).where(operations.c.user_id == user_id))
+
     async def _one(self, query: Any) -> Operation | None:
         row = (await self._tx.execute(query)).one_or_none()
         return None if row is None else from_row(row)

@@ -62,3 +62,8 @@ async def request_cancel(tx: Tx | SystemTx, key: str) -> OperationId | None:
 async def forget_finished(tx: SystemTx, *, older_than_s: float = 30 * 86_400, rows_max: int = 1000) -> int:
     """Delete a batch of operations that ended long ago; returns how many. Call it again while it returns ``rows_max``."""
     return await OperationRepository(tx).delete_finished(older_than_s=older_than_s, rows_max=rows_max)
+
+
+async def forget_user(tx: SystemTx, user_id: UserId) -> None:
+    """Delete all operations of a user whose account ends; none of them may be active any more. May be repeated."""
+    await OperationRepository(tx).delete_of(user_id)

@@ -53,7 +53,7 @@ async def send(session_id: SessionId, message: NewMessage, who: Writer, sessions
     """Give the agent a prompt. It is durable when this answers; while a turn runs it waits in the queue."""
     if message.id is None and key is not None:
         message = message.model_copy(update={"id": MessageId(_named_by(who.user_id, key))})
-    return await sessions.ask(who.user_id, session_id, lambda daemon: daemon.send(session_id, message))
+    return await sessions.send(who.user_id, session_id, message)
 
 
 @router.post("/sessions/{session_id}/interrupt")

@@ -3,12 +3,12 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from ff_cloud.kit.db import Database
+from ff_cloud.kit.db import Database, Tx
 from ff_cloud.sessions.repository import SessionRepository
 from ff_cloud.vms.access import Daemons, Target
 from ff_cloud.vms.daemon_client import DaemonClient, VmUnreachable
 from ff_cloud.workspaces.service import WorkspaceService
-from ff_core.contract.session import NewSession, SessionView
+from ff_core.contract.session import MessageView, NewMessage, NewSession, SessionView
 from ff_core.errors import NotFound
 from ff_core.ids import SessionId, UserId, WorkspaceId
 from ff_core.world import World
@@ -17,12 +17,21 @@ T = TypeVar("T")
 
 
 class SessionService:
-    """See the module."""
+    """See the module. ``require_model_key`` raises when the user's agents would get nothing but refusals."""
 
-    def __init__(self, *, db: Database, workspaces: WorkspaceService, daemons: Daemons, world: World) -> None:
+    def __init__(
+        self,
+        *,
+        db: Database,
+        workspaces: WorkspaceService,
+        daemons: Daemons,
+        require_model_key: Callable[[Tx], Awaitable[None]],
+        world: World,
+    ) -> None:
         self._db = db
         self._workspaces = workspaces
         self._daemons = daemons
+        self._require_model_key = require_model_key
         self._world = world
 
     async def create(self, user_id: UserId, workspace_id: WorkspaceId, wanted: NewSession) -> SessionView:
@@ -47,6 +56,13 @@ class SessionService:
             return await self._daemons.call(target, lambda daemon: daemon.sessions())
         except VmUnreachable:
             return known
+
+    async def send(self, user_id: UserId, session_id: SessionId, message: NewMessage) -> MessageView:
+        """Give a prompt. Raises ``ModelKeyMissing`` before anybody is asked, and like :meth:`ask`."""
+        async with self._db.transaction(user_id) as tx:
+            if await SessionRepository(tx).workspace_of(session_id) is not None:
+                await self._require_model_key(tx)
+        return await self.ask(user_id, session_id, lambda daemon: daemon.send(session_id, message))
 
     async def ask(self, user_id: UserId, session_id: SessionId, act: Callable[[DaemonClient], Awaitable[T]]) -> T:
         """Ask the daemon of a session. Raises ``NotFound``, ``WorkspaceNotReady``, and what the daemon refuses."""

@@ -4,6 +4,7 @@ from fastapi import APIRouter, FastAPI
 
 from ff_cloud.auth.passwords import Argon2id, Hasher
 from ff_cloud.auth.setup import install_auth
+from ff_cloud.authorization.setup import end_browsers
 from ff_cloud.kit.db import Database
 from ff_cloud.kit.http import equip
 from ff_cloud.kit.secrets import Secrets
@@ -43,15 +44,24 @@ def accounts_app(
     hasher: Hasher | None = None,
     routers: tuple[APIRouter, ...] = (),
     signup_open: bool = True,
+    require_verified_email: bool = False,
     body_bytes_max: int = 1024 * 1024,
 ) -> FastAPI:
     """The real routers over a real database, and ``routers`` of a test's own."""
     app = FastAPI()
     secrets = Secrets(MASTER)
-    settings = CloudSettings(signup_open=signup_open)
+    settings = CloudSettings(signup_open=signup_open, require_verified_email=require_verified_email)
     app.state.database = db
     app.state.secrets = secrets
-    install_auth(app, settings=settings, db=db, secrets=secrets, world=world, hasher=hasher or CountingHasher())
+    install_auth(
+        app,
+        settings=settings,
+        db=db,
+        secrets=secrets,
+        world=world,
+        end_browsers=end_browsers,
+        hasher=hasher or CountingHasher(),
+    )
     for router in routers:
         app.include_router(router)
     equip(app, world=world, body_bytes_max=body_bytes_max)

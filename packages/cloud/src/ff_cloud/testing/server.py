@@ -6,6 +6,7 @@ Everything here blocks, so that an interrupt is answered at once; nothing is lef
 import asyncio
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -79,7 +80,9 @@ def running_server(folder: Path, settings: Mapping[str, str]) -> Iterator[Runnin
     the same folder starts the server over the same data. Raises :class:`DidNotStart`.
     """
     data = folder / "data"
-    environment = own_environment({"FF_DATA_DIR": str(data), "FF_PORT": "0", **settings})
+    environment = own_environment(
+        {"FF_DATA_DIR": str(data), "FF_PORT": "0", "FF_GATEWAY_PORT": _gateway_port(folder), **settings}
+    )
     command = [program("ff-cloud"), "serve"]
     try:
         with running(command, environment=environment, log=folder / "server.log", ready=_LISTENING) as server:
@@ -161,6 +164,14 @@ def _await_ready(process: subprocess.Popen[bytes], log: Path, begin: int, ready:
         if time.monotonic() > deadline:
             raise DidNotStart(f"It did not say within {timeout_s:g} s that it serves. {log} ends with:\n{tail(log)}")
         time.sleep(_POLL_S)
+
+
+def _gateway_port(folder: Path) -> str:
+    """The same at each start over this folder, since VMs remember it; below those the system gives out by itself."""
+    remembered = folder / "gateway-port"
+    if not remembered.exists():
+        remembered.write_text(str(10_000 + secrets.randbelow(20_000)))
+    return remembered.read_text()
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

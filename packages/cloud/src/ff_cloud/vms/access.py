@@ -9,9 +9,9 @@ import httpx2
 from ff_cloud.vms.daemon_client import DaemonClient, VmUnreachable
 from ff_cloud.vms.repository import Vm
 from ff_cloud.vms.token import vm_token
-from ff_core.contract.daemon import Bind, ModelAccess
+from ff_core.contract.daemon import Bind, GitAccess, ModelAccess
 from ff_core.contract.problem import RemoteProblem
-from ff_core.ids import WorkspaceId
+from ff_core.ids import VmId, WorkspaceId
 
 T = TypeVar("T")
 
@@ -25,12 +25,23 @@ class Target:
     vm: Vm
 
 
-class Daemons:
-    """Makes clients of daemons. Tokens are derived from ``secret``, nothing is looked up; ``http`` is a shared pool."""
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """How what runs in a VM gets out: through the gateway, with a token of the VM's own."""
 
-    def __init__(self, *, secret: bytes, model: ModelAccess, http: httpx2.AsyncClient) -> None:
+    model: ModelAccess
+    git: GitAccess | None = None
+
+
+class Daemons:
+    """Makes clients of daemons. Tokens are derived from ``secret``, nothing is looked up; ``http`` is a shared pool.
+
+    ``ways`` says what a VM of a generation is told of the outside.
+    """
+
+    def __init__(self, *, secret: bytes, ways: Callable[[VmId, int], Outside], http: httpx2.AsyncClient) -> None:
         self._secret = secret
-        self._model = model
+        self._ways = ways
         self._http = http
 
     def client(self, vm: Vm) -> DaemonClient:
@@ -41,8 +52,9 @@ class Daemons:
         return DaemonClient(vm.address, vm.port, token, vm.generation, self._http)
 
     async def bind(self, target: Target) -> None:
-        """Tell the daemon whose it is and how its agent reaches the model; may be repeated."""
-        wanted = Bind(workspace_id=target.workspace_id, name=target.name, model=self._model)
+        """Tell the daemon whose it is and how its agent reaches model and repositories; may be repeated."""
+        outside = self._ways(target.vm.id, target.vm.generation)
+        wanted = Bind(workspace_id=target.workspace_id, name=target.name, model=outside.model, git=outside.git)
         await self.client(target.vm).bind(wanted)
 
     async def call(self, target: Target, act: Callable[[DaemonClient], Awaitable[T]]) -> T:

@@ -15,6 +15,7 @@ from ff_cloud.vms.daemon_client import VmUnreachable
 from ff_cloud.vms.engine.base import Engine
 from ff_cloud.vms.repository import SystemVmRepository, Vm
 from ff_core.errors import FFError
+from ff_core.ids import VmId
 from ff_core.world import World
 
 log = structlog.get_logger(__name__)
@@ -48,6 +49,7 @@ class HealthCheck:
         self._world = world
         self._every_s = every_s
         self._woken = asyncio.Event()
+        self._bound: set[tuple[VmId, int]] = set()
 
     async def run(self) -> None:
         """Check until cancelled."""
@@ -65,6 +67,7 @@ class HealthCheck:
         """Check every running VM, some at a time."""
         async with self._db.system_transaction() as tx:
             running = await SystemVmRepository(tx).running()
+        self._bound &= {(vm.id, vm.generation) for vm in running}
         room = asyncio.Semaphore(CHECKS_AT_ONCE_MAX)
 
         async def check(vm: Vm) -> None:
@@ -79,8 +82,11 @@ class HealthCheck:
         healthy = True
         try:
             health = await self._daemons.client(vm).health()
-            if not health.bound and (target := await self._target_of(vm)) is not None:
+            # Once per life of this process also those that are bound: the gateway may have moved while nobody was here.
+            known = (vm.id, vm.generation) in self._bound
+            if not (health.bound and known) and (target := await self._target_of(vm)) is not None:
                 await self._daemons.bind(target)
+                self._bound.add((vm.id, vm.generation))
         except VmUnreachable:
             healthy = False
         except FFError as error:

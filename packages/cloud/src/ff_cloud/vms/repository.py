@@ -11,6 +11,8 @@ from ff_cloud.vms.tables import vms
 from ff_core.contract.workspace import VmStatus, VmView
 from ff_core.ids import UserId, VmId, WorkspaceId
 
+_STOPPED = (VmStatus.SUSPENDED, VmStatus.TERMINATING, VmStatus.GONE, VmStatus.FAILED)
+
 
 @dataclass(frozen=True, slots=True)
 class Vm:
@@ -57,6 +59,12 @@ class VmRepository:
         return {vm.workspace_id: vm for vm in map(_vm, rows.mappings())}
 
 
+    async def count_running(self) -> int:
+        """How many of the user's VMs run, or are about to."""
+        mine = (vms.c.user_id == self._tx.user_id) & vms.c.status.not_in(_STOPPED)
+        return int(await self._tx.scalar(select(func.count()).select_from(vms).where(mine)) or 0)
+
+
 class SystemVmRepository:
     """The VMs of everybody, for operations and loops."""
 
@@ -69,10 +77,22 @@ class SystemVmRepository:
         row = rows.mappings().one_or_none()
         return _vm(row) if row else None
 
+    async def get(self, vm_id: VmId) -> Vm | None:
+        """The VM, if it belongs to a workspace."""
+        rows = await self._tx.execute(select(vms).where(vms.c.id == vm_id, vms.c.workspace_id.is_not(None)))
+        row = rows.mappings().one_or_none()
+        return _vm(row) if row else None
+
     async def running(self) -> list[Vm]:
         """All VMs that should answer."""
         rows = await self._tx.execute(select(vms).where(vms.c.status == VmStatus.RUNNING).order_by(vms.c.id))
         return [_vm(row) for row in rows.mappings()]
+
+    async def counts(self) -> dict[VmStatus, int]:
+        """How many VMs there are in each status; those without any are left out."""
+        query = select(vms.c.status, func.count().label("vms")).group_by(vms.c.status).order_by(vms.c.status)
+        rows = await self._tx.execute(query)
+        return {VmStatus(row["status"]): row["vms"] for row in rows.mappings()}
 
     async def terminating(self) -> list[Vm]:
         """All VMs whose removal could not be finished when it was due."""

@@ -3,16 +3,18 @@
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ff_cloud.errors import LimitReached
 from ff_cloud.kit.crypto import Sealer
 from ff_cloud.kit.db import Tx
 from ff_cloud.operations.errors import OperationNotCancellable
 from ff_cloud.operations.repository import OperationRepository
 from ff_cloud.operations.service import request_cancel, start
+from ff_cloud.users import plans
+from ff_cloud.users.plans import Countable
 from ff_cloud.vms.access import Target
 from ff_cloud.vms.repository import VmRepository
 from ff_cloud.workspaces.errors import WorkspaceNotReady
 from ff_cloud.workspaces.repository import GONE, Workspace, WorkspaceRepository
+from ff_core.contract.plans import CountLimitView, LimitsView
 from ff_core.contract.workspace import NewWorkspace, WorkspaceStatus, WorkspaceView
 from ff_core.errors import NotFound
 from ff_core.git.remote import check_branch, parse_repo_url
@@ -36,7 +38,6 @@ _NOT_READY = {
 class Rules:
     """The settings the rules depend on."""
 
-    workspaces_max: int
     allow_plain_http: bool
     provision_deadline_s: float
     terminate_deadline_s: float
@@ -53,17 +54,16 @@ class WorkspaceService:
     async def order(self, tx: Tx, wanted: NewWorkspace) -> WorkspaceView:
         """Write down a new workspace, its VM and the operation that makes both real.
 
-        Raises ``WorkspaceNameTaken``, ``LimitReached``, and the git room's errors for a bad URL or branch.
+        Raises ``WorkspaceNameTaken``, ``PlanLimitReached``, and the git room's errors for a bad URL or branch.
         """
         if wanted.repo_url is not None:
             parse_repo_url(wanted.repo_url, allow_plain_http=self._rules.allow_plain_http)
         if wanted.branch is not None:
             check_branch(wanted.branch)
         workspaces = WorkspaceRepository(tx)
-        if await workspaces.count() >= self._rules.workspaces_max:
-            raise LimitReached(
-                f"You have {self._rules.workspaces_max} workspaces, which is the limit; delete one with `ff rm NAME` first."
-            )
+        plan = await plans.hold(tx)
+        plans.require_room(plan, Countable.WORKSPACES, await workspaces.count())
+        plans.require_room(plan, Countable.RUNNING_VMS, await VmRepository(tx).count_running())
         workspace_id = WorkspaceId(self._world.new_id())
         token = wanted.repo_token.get_secret_value() if wanted.repo_token else None
         sealed = self._sealer.seal(token, token_context(workspace_id)) if token else None
@@ -79,6 +79,18 @@ class WorkspaceService:
     async def page(self, tx: Tx, *, before: WorkspaceId | None, name: str | None, items_max: int) -> list[WorkspaceView]:
         """Newest first."""
         return await self._views(tx, await WorkspaceRepository(tx).page(before=before, name=name, items_max=items_max))
+
+    async def limits(self, tx: Tx) -> LimitsView:
+        """What the caller's plan allows, and what of it is used."""
+        plan = await plans.of(tx, tx.user_id)
+        return LimitsView(
+            plan=plan.name,
+            workspaces=CountLimitView(used=await WorkspaceRepository(tx).count(), max=plan.workspaces_max),
+            running_vms=CountLimitView(used=await VmRepository(tx).count_running(), max=plan.running_vms_max),
+            vm_cpus=plan.vm_cpus,
+            vm_memory_bytes=plan.vm_memory_bytes,
+            vm_disk_bytes=plan.vm_disk_bytes,
+        )
 
     async def delete(self, tx: Tx, workspace_id: WorkspaceId) -> OperationId:
         """Have it deleted, in whatever state it is; may be repeated. Returns the operation to follow.

@@ -10,6 +10,7 @@ from ff_cloud.kit.crypto import Sealer
 from ff_cloud.kit.db import Database, SystemTx
 from ff_cloud.operations.errors import Fatal
 from ff_cloud.operations.model import Effects, Kind, Operation, Step
+from ff_cloud.users import plans
 from ff_cloud.vms.access import Daemons, Target
 from ff_cloud.vms.engine.base import Engine
 from ff_cloud.vms.errors import DockerUnreachable
@@ -63,7 +64,9 @@ class EnsureContainer(_WorkspaceStep):
     async def do(self, op: Operation) -> Effects:
         """See :class:`Step`."""
         vm = (await self._target(op)).vm
-        endpoint = await self._engine.ensure(self._specs.of(vm, fence=op.fence))
+        async with self._db.system_transaction() as tx:
+            plan = await plans.of(tx, vm.user_id)
+        endpoint = await self._engine.ensure(self._specs.of(vm, plan, fence=op.fence))
 
         async def apply(tx: SystemTx) -> None:
             await tx.execute(started(vm.id, endpoint.container_id, endpoint.address, endpoint.port))

@@ -8,14 +8,14 @@ from ff_core.claude.transport import CliExited
 from ff_core.contract.base import ErrorView
 from ff_core.errors import FFError
 from ff_core.sessions.backend import Died
-from ff_core.sessions.errors import AgentMissing, AgentStartFailed, AgentStartTimedOut, ResumeFailed
+from ff_core.sessions.errors import AgentMissing, AgentStartFailed, AgentStartTimedOut, ModelKeyMissing, ResumeFailed
 from ff_core.sessions.texts import clean
 
 SAID_CHARS_MAX = 300
 
 _BY_STATUS = {
     400: ("model_request_refused", "The model's API refused the request."),
-    401: ("model_key_refused", "The model's API did not accept the key. Set a valid one on the server, then try again."),
+    401: ("model_key_refused", "The model's API did not accept the key. Set a valid one: `ff credential set anthropic_api_key`."),
     402: ("model_billing", "The model's API asks for payment. Check the account of the key, then try again."),
     403: ("model_forbidden", "The key may not use this model or API. Use another key or model."),
     404: ("model_unknown", "The model's API does not know this model. Choose another one in a new session."),
@@ -34,12 +34,16 @@ _BY_TEXT = (
     ),
     (r"unable to connect|connection (?:error|refused|reset)|econn|fetch failed|timed? ?out|enotfound", _UNREACHABLE),
 )
+_NO_KEY_SAID = "has no key for the model"
+"""In the gateway's refusal, when neither the user nor the server has one."""
 _SAYS_ALL = {401, 429, 529}
 """Where the API's own words add nothing for the user."""
 
 
 def api_error(status: int | None, text: str) -> ErrorView:
     """Why a turn failed: the HTTP status of the model's API where there was one, and what the CLI says."""
+    if status == 401 and _NO_KEY_SAID in text:
+        return ErrorView(code=ModelKeyMissing.code, message=ModelKeyMissing().detail)
     if status is not None and not re.search(_TOO_LONG, text, re.IGNORECASE):
         code, sentence = _BY_STATUS.get(status, _BROKEN)
         words = re.sub(r"^.*?API Error:? ?(?:\d{3} ?)?", "", text.strip(), flags=re.DOTALL)[:SAID_CHARS_MAX]

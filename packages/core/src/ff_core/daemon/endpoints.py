@@ -15,10 +15,10 @@ from ff_core.daemon.errors import NotBound
 from ff_core.daemon.execution import Execution
 from ff_core.daemon.following import HEARTBEAT_S, frames
 from ff_core.daemon.settings import DaemonSettings
-from ff_core.streaming import Stream
 from ff_core.engine import Engine
 from ff_core.ids import RequestId, SessionId, WorkspaceId
 from ff_core.settings import VERSION
+from ff_core.streaming import Stream
 
 
 class Endpoints:

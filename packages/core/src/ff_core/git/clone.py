@@ -62,13 +62,16 @@ async def clone(
     progress: Callable[[str], None] | None = None,
     timeout_s: float,
     run_as: RunAs | None = None,
+    detour: str | None = None,
 ) -> Cloned:
     """Clone ``url`` into the folder ``into`` and check out ``branch`` (None: the remote's own default).
 
     Clones beside ``into`` and renames, so that ``into`` is either absent (or empty) or a whole repository. Safe to
     repeat: a clone of the same URL that is there is adopted as it is; not to be called twice at once for one
     ``into``. The parent folder must exist and belong to us, not to ``run_as``. An empty repository is fine when no
-    branch is asked for. ``progress`` gets git's own lines. Raises the errors of :mod:`ff_core.git.errors`.
+    branch is asked for. ``progress`` gets git's own lines. ``detour`` is the protocol to the gateway where the user's git is
+    told to go there for ``url``; a ``credential`` is for the server itself and goes straight to it. Raises the errors of
+    :mod:`ff_core.git.errors`.
     """
     if branch is not None:
         check_branch(branch)
@@ -78,14 +81,14 @@ async def clone(
         done, said = await _fetch(
             clone_argv(url, place, branch=branch, with_credential=credential is not None),
             place,
-            protocol=url.scheme,
+            protocols=(url.scheme,) if detour is None else (url.scheme, detour),
             stdin=None if credential is None else credential.spoken().encode(),
             progress=progress,
             timeout_s=timeout_s,
             run_as=run_as,
         )
         if done != 0:
-            raise explain(done, said, url=str(url), branch=branch)
+            raise explain(done, said, url=str(url), branch=branch, gateway=detour is not None and credential is None)
         git = Git(place, run_as=run_as)
         cloned = await _look(git, adopted=False)
         if branch is not None and cloned.branch != branch:
@@ -112,6 +115,8 @@ def clone_argv(url: RepoUrl, place: Path, *, branch: str | None, with_credential
     if with_credential:
         # For this server only: a redirect to another one must not get it.
         settings[f"credential.{url.origin}.helper"] = _HELPER
+        # To this server itself, not to the gateway: of several rewritings git takes the longest, and this one changes nothing.
+        settings[f"url.{url}.insteadOf"] = str(url)
     configured = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     wanted = [] if branch is None else [f"--branch={branch}"]
     git = ["git", *configured, "clone", "--progress", *wanted, "--", str(url), str(place)]
@@ -122,7 +127,7 @@ async def _fetch(
     argv: list[str],
     place: Path,
     *,
-    protocol: str,
+    protocols: tuple[str, ...],
     stdin: bytes | None,
     progress: Callable[[str], None] | None,
     timeout_s: float,
@@ -134,7 +139,7 @@ async def _fetch(
         async with stream(
             argv,
             cwd=place,
-            env=git_env((protocol,)),
+            env=git_env(protocols),
             timeout_s=timeout_s,
             output_bytes_max=STDERR_BYTES_MAX,
             stdin=stdin,

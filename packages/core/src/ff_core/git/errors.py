@@ -79,12 +79,17 @@ def scrub(text: str) -> str:
     return re.sub(r"(?<=://)[^\s/@'\"]*@", "", text)
 
 
-def explain(exit_code: int, stderr: str, *, url: str | None = None, branch: str | None = None) -> FFError:
-    """The error that git's exit code and English stderr mean; for ``url`` and ``branch`` where these are known. Pure."""
+def explain(exit_code: int, stderr: str, *, url: str | None = None, branch: str | None = None, gateway: bool = False) -> FFError:
+    """The error that git's exit code and English stderr mean; for ``url`` and ``branch`` where these are known. Pure.
+
+    Where our own ``gateway`` answered, its sentence is the better one: it knows of the owner's credential.
+    """
     where = f" ({scrub(url)})" if url else ""
     for pattern, make in _MEANINGS:
         if re.search(pattern, stderr):
-            return make(where, branch or "asked for")
+            error = make(where, branch or "asked for")
+            said = re.search(r"^remote: (.+)$", stderr, re.MULTILINE) if gateway else None
+            return error if said is None else type(error)(scrub(said[1])[:STDERR_SHOWN_MAX])
     words = " ".join(line for line in map(str.strip, scrub(stderr).splitlines()[-5:]) if line)
     return GitFailed(f"git ended with exit code {exit_code}: {words[-STDERR_SHOWN_MAX:] or 'it said nothing'}")
 

@@ -56,7 +56,7 @@ class ShuttingDown(Conflict):
 
 
 class ModelKeyMissing(Conflict):
-    """No key for the model is set, so the agent can't think. Set one on the server, then send your prompt again."""
+    """The agent has no key for the model. Set yours with `ff credential set anthropic_api_key`, then send your prompt again."""
 
     code = "model_key_missing"
 

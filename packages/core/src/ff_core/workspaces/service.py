@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ff_core.contract.base import Channel, ErrorView
-from ff_core.contract.daemon import PrepareRepository, Repository
+from ff_core.contract.daemon import GitAccess, PrepareRepository, Repository
 from ff_core.contract.events import ProcessOutput, WorkspaceChanged
 from ff_core.contract.workspace import WorkspaceStatus
 from ff_core.errors import FFError
+from ff_core.git import gateway
 from ff_core.git.clone import clone, create_empty
 from ff_core.git.remote import Credential, RepoUrl, check_branch, parse_repo_url
 from ff_core.git.run import Git
@@ -54,6 +55,7 @@ class Workspaces:
         self._run_as = run_as
         self._allow_plain_http = allow_plain_http
         self._preparing: asyncio.Task[Repository] | None = None
+        self._git: GitAccess | None = None
 
     def current(self) -> rows.Workspace | None:
         """The workspace this host belongs to; None before the first :meth:`bind`."""
@@ -67,6 +69,19 @@ class Workspaces:
                 rows.insert(tx, workspace_id, name, self._world.now())
         elif current.id != workspace_id:
             raise AlreadyBound
+
+    async def use_git(self, workspace_id: WorkspaceId, access: GitAccess | None, home: Path) -> None:
+        """Have the git of the user with this HOME, and our clones, go through the gateway. May be repeated with a new token.
+
+        A user who broke his own git configuration is told so in the journal; all else goes on.
+        """
+        self._git = access
+        if access is None and not (home / gateway.PLACE).exists():
+            return
+        try:
+            await gateway.install(access, home=home, run_as=self._run_as)
+        except FFError as error:
+            self._say(workspace_id, f"{error.detail}\n", process="git")
 
     def require_ready(self, workspace_id: WorkspaceId) -> None:
         """Raise ``WorkspaceNotReady`` unless the checkout is there."""
@@ -149,11 +164,12 @@ class Workspaces:
             progress=output.line,
             timeout_s=order.timeout_s,
             run_as=self._run_as,
+            detour=gateway.detour(self._git, order.url),
         )
 
-    def _say(self, workspace_id: WorkspaceId, text: str) -> None:
+    def _say(self, workspace_id: WorkspaceId, text: str, *, process: str = "clone") -> None:
         with self._store.transaction() as tx:
-            self._journal.append(tx, workspace_id, ProcessOutput(process="clone", channel=Channel.STDERR, text=text))
+            self._journal.append(tx, workspace_id, ProcessOutput(process=process, channel=Channel.STDERR, text=text))
 
     def _move(
         self,

@@ -55,7 +55,7 @@ def examine(desktop: Desktop) -> list[Check]:
     except FFError as error:
         return [Check("configuration", ok=False, detail=error.detail, next=_advice(error), exit=exit_of(error))]
     where = "FF_SERVER and FF_API_KEY" if access.from_environment else str(desktop.settings.credentials_path)
-    checks = [Check("configuration", ok=True, detail=f"key from {where} for {access.server.url}")]
+    checks = [Check("configuration", ok=True, detail=f"login or key from {where} for {access.server.url}")]
     checks.append(_reach(desktop, access))
     if checks[-1].ok:
         checks.append(_key(desktop, access))
@@ -76,7 +76,7 @@ def _reach(desktop: Desktop, access: Access) -> Check:
 
 def _key(desktop: Desktop, access: Access) -> Check:
     try:
-        user = desktop.connect(access.server, access.key).ask("GET", "/v1/me", UserView)
+        user = desktop.connect(access.server, access.bearer).ask("GET", "/v1/me", UserView)
     except FFError as error:
         return Check("key", ok=False, detail=error.detail, next=_advice(error), exit=exit_of(error))
     return Check("key", ok=True, detail=f"good for {user.email}")
@@ -85,13 +85,13 @@ def _key(desktop: Desktop, access: Access) -> Check:
 def _advice(error: FFError) -> str:
     match error:
         case ServerUnreachable():
-            return "Start the server (ff-cloud serve), or log in to another: ff login --server URL --email E"
+            return "Start the server (ff-cloud serve), or log in to another: ff login --server URL"
         case NotLoggedIn():
-            return "ff login --server URL --email E"
+            return "ff login --server URL"
         case CredentialsExposed():
-            return "chmod 600 that file, then: ff login --server URL --email E"
+            return "chmod 600 that file, then: ff login --server URL"
         case RemoteProblem(problem=problem) if problem.status == NotLoggedIn.status:
-            return "The key has expired or was revoked; get a new one: ff login --server URL --email E"
+            return "The login or key has ended or was revoked; get a new one: ff login --server URL"
         case _:
             return "Ask whoever runs the server, with this message."
 

@@ -9,7 +9,9 @@ import typer
 
 from ff_desktop import __version__
 from ff_desktop.cli import account, conversations, execution, workspaces
+from ff_desktop.cli.credentials import credential, usage
 from ff_desktop.cli.doctor import doctor
+from ff_desktop.cli.logins import sessions
 
 app = typer.Typer(
     name="ff",
@@ -50,6 +52,9 @@ for _function in (
     conversations.stop,
 ):
     app.command()(_function)
+app.add_typer(sessions, name="sessions")
+app.add_typer(credential, name="credential")
+app.command()(usage)
 app.command("exec")(execution.execute)
 app.command()(workspaces.rm)
 app.command()(doctor)

@@ -1,0 +1,1 @@
+"""What administrators of a server see and do."""

@@ -1,0 +1,1 @@
+"""The audit log: every security event, readable by the user it concerns, append-only."""

@@ -1,0 +1,1 @@
+"""The end of an account, with everything that belongs to it: containers, volumes, rows."""

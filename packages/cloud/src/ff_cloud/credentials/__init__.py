@@ -1,0 +1,1 @@
+"""Secrets of third parties: encrypted at rest, opened by the gateway only."""
