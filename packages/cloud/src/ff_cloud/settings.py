@@ -91,7 +91,8 @@ class CloudSettings(BaseSettings):
     git_hosts: str = Field(
         "github.com",
         max_length=4096,
-        description="Git servers whose repositories VMs reach through the gateway, with commas between them: names, or addresses such "
+        description="Git servers whose repositories VMs reach through the gateway, with commas between them: names, or "
+        "addresses such "
         "as `http://10.0.0.1:3000` for others than https. Users' `github_token` goes to that of `FF_GITHUB_URL` only",
     )
     credential_key_file: Path | None = Field(
@@ -103,7 +104,8 @@ class CloudSettings(BaseSettings):
     smtp_url: SecretStr | None = Field(
         None,
         description="Mail server, such as `smtp://user:password@mail.example.com:587` (STARTTLS) or `smtps://…:465`; unset: "
-        "letters go into `outbox` in the data directory, and, while only loopback is served (no `FF_PUBLIC_URL`), their links into the log",
+        "letters go into `outbox` in the data directory, and, while only loopback is served (no `FF_PUBLIC_URL`), "
+        "their links into the log",
     )
     mail_from: str = Field(
         "Factory Factory <no-reply@localhost>",

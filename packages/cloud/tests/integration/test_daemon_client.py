@@ -85,6 +85,7 @@ async def test_secrets_are_sent_in_clear_and_the_generation_with_them():
         "workspace_id": str(WORKSPACE),
         "name": "näme",
         "model": {"base_url": "http://ff-host:1", "api_key": "sk-1"},
+        "git": None,
     }
     assert Bind.model_validate(seen).model.api_key.get_secret_value() == "sk-1"
 

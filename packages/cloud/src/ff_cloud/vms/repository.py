@@ -58,7 +58,6 @@ class VmRepository:
         rows = await self._tx.execute(select(vms).where(vms.c.workspace_id.in_(ids), vms.c.user_id == self._tx.user_id))
         return {vm.workspace_id: vm for vm in map(_vm, rows.mappings())}
 
-
     async def count_running(self) -> int:
         """How many of the user's VMs run, or are about to."""
         mine = (vms.c.user_id == self._tx.user_id) & vms.c.status.not_in(_STOPPED)

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import structlog
 
+from ff_cloud.audit import service as audit
 from ff_cloud.kit.db import Database
 from ff_cloud.kit.idempotency import forget_old
 from ff_cloud.operations.errors import OperationNotCancellable
@@ -58,6 +59,7 @@ class Sweep:
         async with self._db.system_transaction() as tx:
             await forget_finished(tx)
             await forget_old(tx, self._world.now())
+            await audit.forget_old(tx, self._world.now())
 
     async def _settle(self, found: Workspace) -> None:
         async with self._db.system_transaction() as tx:
