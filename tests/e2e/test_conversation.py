@@ -1,5 +1,7 @@
 """What a user does with an agent, through the API, with the real Claude CLI in a real container."""
 
+import asyncio
+
 import pytest
 from api_user import User
 from stack import MODEL_KEY, Stack
@@ -29,6 +31,11 @@ async def test_an_agent_edits_runs_and_commits(stack: Stack, user: User) -> None
     assert await user.shell(workspace.id, "git log --format=%s -1; git show HEAD:answer.txt") == "Answer the question\n42\n"
     repository = await user.call("GET", f"/v1/workspaces/{workspace.id}/repository")
     assert (repository["branch"], repository["staged"], repository["unstaged"]) == ("main", 0, 0)
+    async with asyncio.timeout(20):  # the copy of the journal follows within a moment
+        while not (turns := (await user.call("GET", f"/v1/workspaces/{workspace.id}/turns"))["items"]):
+            pass
+    assert [(turn["session_id"], turn["outcome"]) for turn in turns] == [(str(session.id), "done")]
+    assert (turns[0]["usage"]["output_tokens"], turns[0]["cost_usd"]) == (finished.usage.output_tokens, finished.cost_usd)
     keys = {request.headers.get("x-api-key") for request in stack.model.requests if "Answer the question" in str(request.body)}
     assert keys == {MODEL_KEY}
     await user.delete(workspace.id)

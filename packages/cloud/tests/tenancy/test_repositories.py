@@ -115,6 +115,9 @@ CASES: dict[str, Case] = {
     "credentials.repository.find": Case(lambda tx, e: credentials.find(tx, [KIND])),
     "credentials.repository.note_use": Case(lambda tx, e: credentials.note_use(tx, SEALED, NOW)),
     "events.repository.EventRepository.read": Case(lambda tx, e: EventRepository(tx).read(e.workspace_id, 0, 9)),
+    "events.repository.EventRepository.turns": Case(
+        lambda tx, e: EventRepository(tx).turns(e.workspace_id, before=None, turns_max=9)
+    ),
     "gateway.repository.page": Case(
         lambda tx, e: usage.page(tx, since=None, until=None, workspace_id=e.workspace_id, after=None, rows_max=9)
     ),

@@ -34,6 +34,7 @@ NAMED: dict[str, tuple[Any, int]] = {
     "DELETE /v1/workspaces/{workspace}": (None, 404),
     "GET /v1/workspaces/{workspace}/repository": (None, 404),
     "GET /v1/workspaces/{workspace}/events": (None, 404),
+    "GET /v1/workspaces/{workspace}/turns": (None, 404),
     "POST /v1/workspaces/{workspace}/exec": ({"argv": ["true"]}, 404),
     "POST /v1/workspaces/{workspace}/sessions": ({}, 404),
     "GET /v1/workspaces/{workspace}/sessions": (None, 404),

@@ -10,12 +10,15 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
 
 from ff_cloud.errors import TooManyRequests
+from ff_cloud.events.repository import EventRepository
 from ff_cloud.events.stream import EventStreams
 from ff_cloud.kit.caller import Caller, caller
 from ff_cloud.kit.http import Db
 from ff_cloud.workspaces.endpoints import Workspaces
 from ff_core.contract.account import Scope
 from ff_core.contract.events import Event, sse_frame
+from ff_core.contract.page import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, Page
+from ff_core.contract.usage import TurnView
 from ff_core.ids import UserId, WorkspaceId
 from ff_core.streaming import Stream
 
@@ -72,6 +75,23 @@ async def follow(
     cursor = after if last_event_id is None else last_event_id
     streams.require_room(who.user_id)
     return Stream(_frames(streams, who.user_id, workspace_id, cursor), MEDIA_TYPE)
+
+
+@router.get("/{workspace_id}/turns")
+async def turns(
+    workspace_id: WorkspaceId,
+    who: Annotated[Caller, Depends(caller(Scope.WORKSPACES_READ))],
+    db: Db,
+    workspaces: Workspaces,
+    before: Annotated[int | None, Query(ge=1, le=2**53, description="Only turns that ended before this event.")] = None,
+    limit: Annotated[int, Query(ge=1, le=PAGE_ITEMS_MAX)] = PAGE_ITEMS_DEFAULT,
+) -> Page[TurnView]:
+    """What each turn took, tokens and cost, newest first; ``next_cursor`` is for ``before``. ``/v1/me/usage`` has the sums."""
+    async with db.transaction(who.user_id) as tx:
+        await workspaces.get(tx, workspace_id)
+        found = await EventRepository(tx).turns(workspace_id, before=before, turns_max=limit + 1)
+    more = len(found) > limit
+    return Page(items=tuple(found[:limit]), next_cursor=str(found[limit - 1].seq) if more else None)
 
 
 async def _frames(streams: Streams, user_id: UserId, workspace_id: WorkspaceId, cursor: int) -> AsyncGenerator[bytes, None]:

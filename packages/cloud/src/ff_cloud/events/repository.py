@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 from ff_cloud.events.tables import events
 from ff_cloud.kit.db import SystemTx, Tx
 from ff_core.contract.events import EVENT_BODY, Event
+from ff_core.contract.usage import TurnView
 from ff_core.ids import SessionId, UserId, WorkspaceId
 
 
@@ -26,6 +27,18 @@ class EventRepository:
             .limit(events_max)
         )
         return [_event(row) for row in rows.mappings()]
+
+    async def turns(self, workspace_id: WorkspaceId, *, before: int | None, turns_max: int) -> list[TurnView]:
+        """The turns that ended, newest first; ``before`` is the ``seq`` of the last one of the page before."""
+        query = select(events).where(
+            events.c.workspace_id == workspace_id,
+            events.c.user_id == self._tx.user_id,
+            events.c.body["kind"].astext == "turn.finished",
+        )
+        if before is not None:
+            query = query.where(events.c.seq < before)
+        rows = await self._tx.execute(query.order_by(events.c.seq.desc()).limit(turns_max))
+        return [_turn(row) for row in rows.mappings()]
 
 
 class SystemEventRepository:
@@ -61,4 +74,10 @@ def _event(row: RowMapping) -> Event:
         at=row["at"],
         session_id=SessionId(row["session_id"]) if row["session_id"] else None,
         body=EVENT_BODY.validate_python(row["body"]),
+    )
+
+
+def _turn(row: RowMapping) -> TurnView:
+    return TurnView.model_validate(
+        {**row["body"], "workspace_id": row["workspace_id"], "seq": row["seq"], "session_id": row["session_id"], "at": row["at"]}
     )

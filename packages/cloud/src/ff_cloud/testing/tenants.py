@@ -19,7 +19,7 @@ from ff_cloud.vms.repository import VmRepository
 from ff_cloud.workspaces.repository import WorkspaceRepository
 from ff_core.contract.account import ApiKeyView, Scope
 from ff_core.contract.credentials import CredentialKind
-from ff_core.contract.events import Event, SessionStarted
+from ff_core.contract.events import Event, SessionStarted, TurnFinished
 from ff_core.contract.session import PermissionPreset
 from ff_core.contract.workspace import NewWorkspace
 from ff_core.ids import ApiKeyId, OperationId, SessionId, UserId, VmId, WorkspaceId
@@ -96,8 +96,12 @@ async def furnish(db: Database, user_id: UserId) -> Estate:
         )
     async with db.system_transaction() as tx:
         started = SessionStarted(name=MARK, model=None, permissions=PermissionPreset.STRICT)
-        event = Event(workspace_id=estate.workspace_id, seq=1, at=NOW, session_id=estate.session_id, body=started)
-        await SystemEventRepository(tx).append(user_id, [event])
+        ended = TurnFinished(message_ids=(), outcome="done")
+        journal = [
+            Event(workspace_id=estate.workspace_id, seq=seq, at=NOW, session_id=estate.session_id, body=body)
+            for seq, body in enumerate((started, ended), start=1)
+        ]
+        await SystemEventRepository(tx).append(user_id, journal)
         await tx.execute(
             text("insert into sessions values (:id, :user, :workspace, :mark, null, 'STRICT', 'IDLE', :now, :now)"),
             {"id": estate.session_id, "user": user_id, "workspace": estate.workspace_id, "mark": MARK, "now": NOW},

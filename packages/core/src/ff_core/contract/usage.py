@@ -1,9 +1,11 @@
 """What the model was used for, as the gateway counted it."""
 
-from datetime import date
+from datetime import date, datetime
+from typing import Literal
 
 from ff_core.contract.base import View
-from ff_core.ids import WorkspaceId
+from ff_core.contract.events import Usage
+from ff_core.ids import SessionId, WorkspaceId
 
 
 class UsageView(View):
@@ -22,3 +24,16 @@ class UsageView(View):
     cache_read_tokens: int
     cache_write_tokens: int
     cost_micro_usd: int | None
+
+
+class TurnView(View):
+    """One turn of a session and what it took, as the agent counted it; ``seq`` is that of its ``turn.finished`` event."""
+
+    workspace_id: WorkspaceId
+    seq: int
+    session_id: SessionId | None
+    at: datetime
+    outcome: Literal["done", "interrupted", "failed"]
+    usage: Usage
+    cost_usd: float | None
+    duration_ms: int
