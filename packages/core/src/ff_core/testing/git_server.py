@@ -182,6 +182,9 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+    # What was not read yet would keep the pipe open; asyncio has no public way to say that nobody will, and waiting for it
+    # could be cancelled once more.
+    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
     await process.wait()
 
 
