@@ -74,7 +74,7 @@ async def connect(address: str, port: int) -> bool:
 
 @pytest.mark.docker
 async def test_the_walls_stand(engine: DockerEngine, image: str, network: VmNetwork):
-    wanted = spec(image, user_label="u1", extra_hosts={"git.example": "192.0.2.7"}, environment={"FF_MODE": "test"})
+    wanted = spec(image, extra_hosts={"git.example": "192.0.2.7"}, environment={"FF_MODE": "test"})
     end = await engine.ensure(wanted)
     text = docker("inspect", end.container_id)
     [shown] = json.loads(text)
@@ -99,7 +99,6 @@ async def test_the_walls_stand(engine: DockerEngine, image: str, network: VmNetw
             "ff.vm": str(wanted.vm_id),
             "ff.generation": "1",
             "ff.fence": "1",
-            "ff.user": "u1",
         }.items()
     )
 

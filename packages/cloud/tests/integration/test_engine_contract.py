@@ -13,7 +13,14 @@ from ff_cloud.testing.vm_image import image_running
 from ff_cloud.testing.vm_network import vm_network
 from ff_cloud.vms.engine import Engine, Limits, Observed, VmSpec
 from ff_cloud.vms.engine.docker import docker_engine
-from ff_cloud.vms.engine.errors import ContainerMissing, StaleFence
+from ff_cloud.vms.engine.errors import (
+    ContainerMissing,
+    ImageInUse,
+    IsolationBroken,
+    RuntimeMissing,
+    StaleFence,
+    VolumeMissing,
+)
 from ff_cloud.vms.errors import ImageMissing
 from ff_core.ids import VmId
 from ff_core.world import SystemWorld
@@ -143,6 +150,60 @@ async def test_a_missing_image_is_said_and_leaves_nothing(case: Case):
     with pytest.raises(ImageMissing, match="ff-cloud image build"):
         await case.engine.ensure(case.spec(image="ff-no-such-image:1"))
     assert await case.engine.observe_all() == []
+
+
+async def test_an_unknown_runtime_is_said_and_leaves_nothing(case: Case):
+    spec = case.spec(runtime="ff-no-such-runtime")
+    with pytest.raises(RuntimeMissing, match="FF_VM_RUNTIME"):
+        await case.engine.ensure(spec)
+    await case.engine.remove(spec.vm_id)
+    assert await case.engine.observe_all() == []
+
+
+async def test_lost_files_are_not_replaced_by_empty_ones(case: Case):
+    spec = case.spec(volume="existing")
+    with pytest.raises(VolumeMissing, match="checkpoint"):
+        await case.engine.ensure(spec)
+    assert await case.engine.observe_all() == []
+
+    await case.engine.ensure(dataclasses.replace(spec, volume="any"))
+    again = await case.engine.ensure(dataclasses.replace(spec, generation=2))
+    seen = await case.engine.observe(spec.vm_id)
+    assert (seen.container.id, seen.volume) == (again.container_id, True)
+
+
+async def test_the_disk_only_grows(case: Case):
+    spec = case.spec(limits=dataclasses.replace(LIMITS, disk_bytes=64 << 20))
+    await case.engine.ensure(spec)
+    for size in (128 << 20, 64 << 20, None):
+        await case.engine.update_limits(spec.vm_id, dataclasses.replace(LIMITS, disk_bytes=size))
+
+
+async def test_capacity_counts_what_runs(case: Case):
+    await case.engine.ensure(case.spec())
+    seen = await case.engine.capacity()
+    assert seen.containers >= 1  # others use this machine too
+    assert seen.memory_total_bytes > 0
+    assert seen.cpus >= 1
+
+
+async def test_the_walls_of_a_running_vm_stand(case: Case):
+    spec = case.spec()
+    with pytest.raises(ContainerMissing):
+        await case.engine.isolation(spec.vm_id)
+    await case.engine.ensure(spec)
+    await case.engine.isolation(spec.vm_id)
+    await case.engine.stop(spec.vm_id)
+    with pytest.raises(IsolationBroken, match="does not run"):
+        await case.engine.isolation(spec.vm_id)
+
+
+async def test_images_are_listed_and_kept_while_needed(case: Case):
+    assert await case.engine.images()
+    await case.engine.ensure(case.spec())
+    with pytest.raises(ImageInUse):
+        await case.engine.remove_image(case.image)
+    await case.engine.remove_image("ff-no-such-image:1")
 
 
 async def test_check_knows_the_image(case: Case):

@@ -7,7 +7,7 @@ import pytest
 from aiodocker.exceptions import DockerError
 
 from ff_cloud.vms.engine import ContainerSeen, Endpoint, EngineEvent
-from ff_cloud.vms.engine.errors import EngineFailed, NoCapacity
+from ff_cloud.vms.engine.errors import EngineFailed, NoCapacity, RuntimeMissing
 from ff_cloud.vms.engine.reading import container_seen, endpoint_of, event_of, gateway_of, translate, vm_id_of
 from ff_cloud.vms.errors import DockerUnreachable, ImageMissing
 from ff_core.ids import VmId
@@ -65,7 +65,7 @@ def test_where_a_container_is():
         (500, "mkdir /var/lib/docker/overlay2/x: no space left on device", NoCapacity),
         (500, "fork/exec runc: cannot allocate memory", NoCapacity),
         (403, "could not find an available, non-overlapping IPv4 address pool among the defaults", NoCapacity),
-        (400, "Unknown runtime specified runsc", EngineFailed),
+        (400, "Unknown runtime specified runsc", RuntimeMissing),
     ],
 )
 def test_refusals_are_translated(status, message, expected):

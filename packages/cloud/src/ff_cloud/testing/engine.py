@@ -8,8 +8,25 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ff_cloud.vms.engine.base import ContainerSeen, Endpoint, EngineEvent, EngineReport, Limits, Observed, VmSpec
-from ff_cloud.vms.engine.errors import ContainerMissing, StaleFence
+from ff_cloud.vms.engine.base import (
+    Capacity,
+    ContainerSeen,
+    Endpoint,
+    EngineEvent,
+    EngineReport,
+    ImageSeen,
+    Limits,
+    Observed,
+    VmSpec,
+)
+from ff_cloud.vms.engine.errors import (
+    ContainerMissing,
+    ImageInUse,
+    IsolationBroken,
+    RuntimeMissing,
+    StaleFence,
+    VolumeMissing,
+)
 from ff_cloud.vms.errors import ImageMissing
 from ff_core.contract.daemon import PORT
 from ff_core.errors import FFError
@@ -19,21 +36,46 @@ from ff_core.world import SystemWorld, World
 EVENTS_MAX = 1000
 
 
+ROOM = Capacity(
+    memory_total_bytes=64 << 30,
+    memory_available_bytes=48 << 30,
+    cpus=16,
+    disk_total_bytes=1 << 40,
+    disk_free_bytes=1 << 39,
+    containers_max=1000,
+    pids=500,
+    pids_max=4_000_000,
+    disk_quota=True,
+)
+"""A machine that is not short of anything."""
+
+
 @dataclass
 class _Vm:
     container: ContainerSeen | None = None
     limits: Limits | None = None
+    broken: str | None = None
 
 
 class FakeEngine:
     """See :class:`~ff_cloud.vms.engine.base.Engine`. Addresses lead nowhere unless ``endpoint`` gives one that does."""
 
-    def __init__(self, *images: str, endpoint: tuple[str, int] | None = None, world: World | None = None) -> None:
-        self.images = set(images)
+    def __init__(
+        self,
+        *images: str,
+        endpoint: tuple[str, int] | None = None,
+        world: World | None = None,
+        runtimes: tuple[str, ...] = ("runc",),
+    ) -> None:
+        self.room = ROOM
+        """What :meth:`capacity` says; the containers are counted."""
         self.calls: list[str] = []
         """Every method called, by name, in order."""
         self._endpoint = endpoint
         self._world = world or SystemWorld()
+        self._runtimes = runtimes
+        made_at = self._world.now()
+        self._images = {name: ImageSeen(f"sha256:{name}", (name,), made_at, 800_000_000) for name in images}
         self._vms: dict[VmId, _Vm] = {}
         self._count = itertools.count(1)
         self._failures: dict[str, list[FFError]] = {}
@@ -47,6 +89,19 @@ class FakeEngine:
         """Let the container of ``vm_id`` die by itself."""
         self._end(vm_id, exit_code, oom=oom)
 
+    def lose_container(self, vm_id: VmId) -> None:
+        """Let somebody remove the container of ``vm_id``, not its volume."""
+        self._drop_container(vm_id)
+
+    def lose_volume(self, vm_id: VmId) -> None:
+        """Let somebody remove the container and the volume of ``vm_id``."""
+        self._drop_container(vm_id)
+        self._vms.pop(vm_id, None)
+
+    def break_isolation(self, vm_id: VmId, why: str) -> None:
+        """Let a wall of ``vm_id`` have a hole, until its container is made anew."""
+        self._vms[vm_id].broken = why
+
     def limits_of(self, vm_id: VmId) -> Limits | None:
         """What the VM may use now."""
         return self._vms[vm_id].limits if vm_id in self._vms else None
@@ -54,17 +109,22 @@ class FakeEngine:
     async def ensure(self, spec: VmSpec) -> Endpoint:
         """See the protocol."""
         await self._enter("ensure")
-        if spec.image not in self.images:
-            raise ImageMissing
-        vm = self._vms.setdefault(spec.vm_id, _Vm())
-        seen = vm.container
+        vm = self._vms.get(spec.vm_id)
+        seen = vm.container if vm else None
         if seen is not None and (seen.fence > spec.fence or seen.generation > spec.generation):
             raise StaleFence
         if seen is not None and seen.generation < spec.generation:
-            self._end(spec.vm_id, 137)
-            self._tell(spec.vm_id, "destroy")
+            self._drop_container(spec.vm_id)
             seen = None
+        if vm is None and spec.volume == "existing":
+            raise VolumeMissing
         if seen is None:
+            if spec.image not in self._images:
+                raise ImageMissing
+            if spec.runtime is not None and spec.runtime not in self._runtimes:
+                raise RuntimeMissing
+            vm = self._vms.setdefault(spec.vm_id, _Vm())
+            vm.broken = None
             name = f"{next(self._count):064x}"
             vm.container = ContainerSeen(name, "created", None, spec.generation, spec.fence, None, False, None, spec.image)
             vm.limits = spec.limits
@@ -97,14 +157,14 @@ class FakeEngine:
         vm = self._vms.get(vm_id)
         if vm is None or vm.container is None:
             raise ContainerMissing
-        vm.limits = limits
+        grown = max((size for size in (vm.limits and vm.limits.disk_bytes, limits.disk_bytes) if size), default=None)
+        vm.limits = replace(limits, disk_bytes=grown)
 
     async def remove(self, vm_id: VmId) -> None:
         """See the protocol."""
         await self._enter("remove")
-        self._end(vm_id, 137)
-        if self._vms.pop(vm_id, None) is not None:
-            self._tell(vm_id, "destroy")
+        self._drop_container(vm_id)
+        self._vms.pop(vm_id, None)
 
     async def events(self) -> AsyncGenerator[EngineEvent, None]:
         """See the protocol."""
@@ -120,7 +180,38 @@ class FakeEngine:
     async def check(self, image: str) -> EngineReport:
         """See the protocol."""
         await self._enter("check")
-        return EngineReport("fake", "0", image in self.images, "fake", network_ready=True)
+        return EngineReport("fake", "0", image in self._images, "fake", network_ready=True)
+
+    async def capacity(self) -> Capacity:
+        """See the protocol."""
+        await self._enter("capacity")
+        running = sum(vm.container is not None and vm.container.running for vm in self._vms.values())
+        return replace(self.room, containers=(self.room.containers or 0) + running)
+
+    async def isolation(self, vm_id: VmId) -> None:
+        """See the protocol."""
+        await self._enter("isolation")
+        vm = self._vms.get(vm_id)
+        if vm is None or vm.container is None:
+            raise ContainerMissing
+        if not vm.container.running:
+            raise IsolationBroken("The VM does not run, so that its walls can't be looked at. Start it and ask again.")
+        if vm.broken is not None:
+            raise IsolationBroken(vm.broken)
+
+    async def images(self) -> list[ImageSeen]:
+        """See the protocol."""
+        await self._enter("images")
+        return list(self._images.values())
+
+    async def remove_image(self, image_id: str) -> None:
+        """See the protocol."""
+        await self._enter("remove_image")
+        mine = {tag for image in self._images.values() if image_id in {image.id, *image.tags} for tag in image.tags}
+        if any(vm.container is not None and vm.container.image in mine for vm in self._vms.values()):
+            raise ImageInUse
+        for tag in mine:
+            self._images.pop(tag, None)
 
     async def _enter(self, method: str) -> None:
         self.calls.append(method)
@@ -150,6 +241,13 @@ class FakeEngine:
         if oom:
             self._tell(vm_id, "oom")
         self._tell(vm_id, "die")
+
+    def _drop_container(self, vm_id: VmId) -> None:
+        self._end(vm_id, 137)
+        vm = self._vms.get(vm_id)
+        if vm is not None and vm.container is not None:
+            vm.container = None
+            self._tell(vm_id, "destroy")
 
     def _tell(self, vm_id: VmId, kind: Literal["start", "oom", "die", "destroy"]) -> None:
         for listener in self._listeners:

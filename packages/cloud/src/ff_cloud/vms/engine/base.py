@@ -13,11 +13,15 @@ ContainerState = Literal["created", "running", "exited", "dead"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What a VM may use: memory in bytes (swap included), processor cores (may be a fraction), processes."""
+    """What a VM may use: memory in bytes (swap included), processor cores (may be a fraction), processes.
+
+    ``disk_bytes`` bounds its volume where the engine can do that (see :class:`Capacity`); null: as much as there is.
+    """
 
     memory_bytes: int
     cpus: float
     pids: int
+    disk_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,13 @@ class VmSpec:
     image: str
     limits: Limits
     token_sha256: str
-    user_label: str | None = None
-    """Whose it is, for people who look at the engine; opaque to us."""
     extra_hosts: Mapping[str, str] = field(default_factory=dict)
     """Host name to address, as the VM shall resolve it."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    runtime: str | None = None
+    """The OCI runtime that shall run it, such as ``runsc``; null: the engine's choice."""
+    volume: Literal["any", "existing"] = "any"
+    """``existing``: its files must be there. For a VM that is made anew over them, an empty volume would be a silent loss."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,36 @@ class EngineReport:
     network_ready: bool
 
 
+@dataclass(frozen=True)
+class Capacity:
+    """What the machine of the engine has and what of it is free. What can't be known is null.
+
+    ``containers`` counts those that run, whoever's they are; ``containers_max`` is the most that the VMs' network and the
+    process table allow. ``disk_quota`` says whether ``Limits.disk_bytes`` is enforced.
+    """
+
+    memory_total_bytes: int | None = None
+    memory_available_bytes: int | None = None
+    cpus: int | None = None
+    disk_total_bytes: int | None = None
+    disk_free_bytes: int | None = None
+    containers: int | None = None
+    containers_max: int | None = None
+    pids: int | None = None
+    pids_max: int | None = None
+    disk_quota: bool = False
+
+
+@dataclass(frozen=True)
+class ImageSeen:
+    """An image that VMs are, or were, made from. ``bytes_total`` counts its layers, which it may share with others."""
+
+    id: str
+    tags: tuple[str, ...]
+    made_at: datetime
+    bytes_total: int
+
+
 class Engine(Protocol):
     """Makes, shows and removes the VMs of one deployment; never touches those of another.
 
@@ -111,7 +147,8 @@ class Engine(Protocol):
         Calls with the same ``vm_id`` and ``generation`` give the same container, however many race. One of a lower
         generation is replaced over the same volume. The endpoint may need a moment until it answers: poll its health.
         Takes half a second to a minute. Raises ``StaleFence`` when the VM belongs to a newer operation or generation
-        (stop), ``NoCapacity`` (try later), ``ImageMissing`` (do not retry). What a failed call leaves, ``remove`` removes.
+        (stop), ``NoCapacity`` (try later), ``ImageMissing``, ``RuntimeMissing`` and, when ``spec.volume`` is "existing",
+        ``VolumeMissing`` (do not retry). What a failed or killed call leaves, ``remove`` removes and ``observe_all`` shows.
         """
         ...
 
@@ -132,7 +169,10 @@ class Engine(Protocol):
         ...
 
     async def update_limits(self, vm_id: VmId, limits: Limits) -> None:
-        """Change the limits of a VM while it runs. Raises ``ContainerMissing``."""
+        """Change the limits of a VM while it runs. Raises ``ContainerMissing``.
+
+        The disk only grows: a smaller or missing ``disk_bytes`` leaves it as it is. Raises ``NoCapacity``.
+        """
         ...
 
     async def remove(self, vm_id: VmId) -> None:
@@ -149,4 +189,25 @@ class Engine(Protocol):
 
     async def check(self, image: str) -> EngineReport:
         """How the engine is and whether it has ``image``. Changes nothing, takes milliseconds."""
+        ...
+
+    async def capacity(self) -> Capacity:
+        """What the engine's machine has and has left, now. Takes milliseconds."""
+        ...
+
+    async def isolation(self, vm_id: VmId) -> None:
+        """Return when the walls of a running VM stand exactly as they must; asked before a VM is given to somebody.
+
+        One network, ours, at the address that ``ensure`` gave; no published port; namespaces of its own; no capability
+        beyond the daemon's; the rules about what it may reach in force. Raises ``IsolationBroken``, which says what is
+        wrong (do not use that VM), or ``ContainerMissing``.
+        """
+        ...
+
+    async def images(self) -> list[ImageSeen]:
+        """Every image that was built for VMs, whoever's VMs those are, in no order."""
+        ...
+
+    async def remove_image(self, image_id: str) -> None:
+        """Remove an image with all its tags. Not there: nothing to do. Raises ``ImageInUse`` while a container needs it."""
         ...

@@ -12,8 +12,17 @@ import aiodocker
 import aiohttp
 from aiodocker.exceptions import DockerError
 
-from ff_cloud.vms.engine.base import Endpoint, EngineEvent, EngineReport, Limits, Observed, VmSpec
-from ff_cloud.vms.engine.errors import ContainerMissing, EngineFailed, StaleFence
+from ff_cloud.vms.engine.base import (
+    Capacity,
+    Endpoint,
+    EngineEvent,
+    EngineReport,
+    ImageSeen,
+    Limits,
+    Observed,
+    VmSpec,
+)
+from ff_cloud.vms.engine.errors import ContainerMissing, EngineFailed, ImageInUse, IsolationBroken, StaleFence, VolumeMissing
 from ff_cloud.vms.engine.hardening import (
     LABEL_DEPLOYMENT,
     Place,
@@ -23,12 +32,23 @@ from ff_cloud.vms.engine.hardening import (
     network_body,
     network_name_of,
 )
-from ff_cloud.vms.engine.reading import container_seen, endpoint_of, event_of, gateway_of, translate, vm_id_of
+from ff_cloud.vms.engine.reading import (
+    container_seen,
+    endpoint_of,
+    event_of,
+    gateway_of,
+    image_seen,
+    translate,
+    vm_id_of,
+)
 from ff_cloud.vms.errors import DockerUnreachable
 from ff_core.errors import InvalidInput
 from ff_core.ids import VmId
 
 T = TypeVar("T")
+
+IMAGES = "ff-workspace"
+"""The repository whose images are ours to list and remove."""
 
 DEFAULT_URL = "unix:///var/run/docker.sock"
 DEPLOYMENT = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
@@ -96,6 +116,8 @@ class DockerEngine:
             while True:
                 info = await self._inspect(spec.vm_id)
                 if info is None:
+                    if spec.volume == "existing" and not await self._has_volume(spec.vm_id):
+                        raise VolumeMissing
                     await self._create(spec)
                     continue
                 seen = container_seen(info)
@@ -112,8 +134,8 @@ class DockerEngine:
         """Two questions, one after the other."""
         async with _door(QUESTION_TIMEOUT_S):
             info = await self._inspect(vm_id)
-            volume = await self._call("GET", f"volumes/{name_of(self.deployment, vm_id)}")
-        return Observed(vm_id, container_seen(info) if info is not None else None, volume is not None)
+            volume = await self._has_volume(vm_id)
+        return Observed(vm_id, container_seen(info) if info is not None else None, volume)
 
     async def observe_all(self) -> list[Observed]:
         """Docker's lists leave out why a container ended, so each one found is inspected, a few at a time."""
@@ -193,6 +215,46 @@ class DockerEngine:
             network_ready=network is not None,
         )
 
+    async def capacity(self) -> Capacity:
+        """What Docker says about its machine."""
+        async with _door(QUESTION_TIMEOUT_S):
+            info = await self._client.system.info()
+        return Capacity(memory_total_bytes=info["MemTotal"], cpus=info["NCPU"], containers=info["ContainersRunning"])
+
+    async def isolation(self, vm_id: VmId) -> None:
+        """Look at the container and at its network."""
+        async with _door(QUESTION_TIMEOUT_S):
+            info = await self._inspect(vm_id)
+            network = await self._find_network()
+        if info is None:
+            raise ContainerMissing
+        if not container_seen(info).running:
+            raise IsolationBroken("The VM does not run, so that its walls can't be looked at. Start it and ask again.")
+        networks = [each["NetworkID"] for each in info["NetworkSettings"]["Networks"].values()]
+        if network is None or networks != [network["Id"]]:
+            raise IsolationBroken("The VM is not on exactly one network, that of VMs. It is not used.")
+
+    async def images(self) -> list[ImageSeen]:
+        """Those of the repository that ``ff-cloud image build`` writes to."""
+        async with _door(QUESTION_TIMEOUT_S):
+            listed = await self._client.images.list(filters={"reference": [IMAGES]})
+        return [image_seen(image) for image in listed]
+
+    async def remove_image(self, image_id: str) -> None:
+        """By force, since it may have several tags; force would take one that a stopped VM needs, so that is asked before."""
+        async with _door(REMOVE_TIMEOUT_S):
+            found = await _or_none(self._client.images.inspect(image_id))
+            if found is None:
+                return
+            if await self._client.containers.list(all=True, filters=json.dumps({"ancestor": [found["Id"]]})):
+                raise ImageInUse
+            try:
+                await self._call("DELETE", f"images/{image_id}", params={"force": "1"})
+            except DockerError as exc:
+                if exc.status != 409:
+                    raise
+                raise ImageInUse from exc
+
     async def network_gateway(self) -> str:
         """The address at which VMs find this host, as ``ff-host``. Makes the network when it is not there yet."""
         async with _door(QUESTION_TIMEOUT_S):
@@ -263,6 +325,9 @@ class DockerEngine:
                 if exc.status != 409:
                     raise
                 await asyncio.sleep(RETRY_S)  # its removal is in progress
+
+    async def _has_volume(self, vm_id: VmId) -> bool:
+        return await self._call("GET", f"volumes/{name_of(self.deployment, vm_id)}") is not None
 
     async def _delete_volume(self, name: str) -> None:
         while True:

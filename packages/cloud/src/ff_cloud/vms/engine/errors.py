@@ -27,3 +27,29 @@ class ContainerMissing(Conflict):
     """The VM has no container to act on. Open the workspace again, which makes a new one over the same files."""
 
     code = "container_missing"
+
+
+class VolumeMissing(Conflict):
+    """The files of this VM are gone, so it was not started over empty ones. Restore the workspace from a checkpoint."""
+
+    code = "volume_missing"
+
+
+class RuntimeMissing(FFError):
+    """The Docker Engine does not know the container runtime that was asked for; install it, or correct FF_VM_RUNTIME."""
+
+    code = "runtime_missing"
+    status = 503
+
+
+class ImageInUse(Conflict):
+    """A container still needs this image; remove the container first."""
+
+    code = "image_in_use"
+
+
+class IsolationBroken(FFError):
+    """The walls around a VM are not as they must be, so it is not used; run `ff-cloud doctor` on the server."""
+
+    code = "isolation_broken"
+    status = 500

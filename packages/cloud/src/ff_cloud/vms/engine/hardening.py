@@ -12,7 +12,6 @@ LABEL_DEPLOYMENT = "ff.deployment"
 LABEL_VM = "ff.vm"
 LABEL_GENERATION = "ff.generation"
 LABEL_FENCE = "ff.fence"
-LABEL_USER = "ff.user"
 
 HOST_NAME = "ff-host"
 """How a VM names the machine it runs on: the gateway of its network."""
@@ -79,8 +78,6 @@ def container_body(spec: VmSpec, place: Place) -> dict[str, Any]:
     """
     identity = {LABEL_DEPLOYMENT: place.deployment, LABEL_VM: str(spec.vm_id)}
     labels = {**identity, LABEL_GENERATION: str(spec.generation), LABEL_FENCE: str(spec.fence)}
-    if spec.user_label is not None:
-        labels[LABEL_USER] = spec.user_label
     environment = {
         **spec.environment,
         ENV_VM_ID: str(spec.vm_id),
@@ -114,7 +111,7 @@ def container_body(spec: VmSpec, place: Place) -> dict[str, Any]:
             "Mounts": [_volume(spec.vm_id, identity, place)],
             "NetworkMode": place.network,
             "ExtraHosts": [f"{name}:{address}" for name, address in hosts.items()],
-            **({"Runtime": place.runtime} if place.runtime else {}),
+            **({"Runtime": runtime} if (runtime := spec.runtime or place.runtime) else {}),
         },
     }
 

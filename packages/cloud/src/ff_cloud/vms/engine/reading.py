@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, get_args
 from uuid import UUID
 
 from aiodocker.exceptions import DockerError
 
-from ff_cloud.vms.engine.base import ContainerSeen, ContainerState, Endpoint, EngineEvent
-from ff_cloud.vms.engine.errors import EngineFailed, NoCapacity
+from ff_cloud.vms.engine.base import ContainerSeen, ContainerState, Endpoint, EngineEvent, ImageSeen
+from ff_cloud.vms.engine.errors import EngineFailed, NoCapacity, RuntimeMissing
 from ff_cloud.vms.engine.hardening import LABEL_FENCE, LABEL_GENERATION, LABEL_VM
 from ff_cloud.vms.errors import DockerUnreachable, ImageMissing
 from ff_core.contract.daemon import PORT
@@ -45,6 +45,8 @@ def translate(error: DockerError) -> FFError:
     low = message.lower()
     if error.status == 404 and "no such image" in low:
         return ImageMissing()
+    if "unknown runtime" in low:
+        return RuntimeMissing(f"{message}. Install it and tell the Docker Engine of it, or correct FF_VM_RUNTIME.")
     if any(sign in low for sign in FULL):
         return NoCapacity(f"The machine that runs VMs is full ({message}). Delete workspaces, or ask its operator for more room.")
     return EngineFailed(f"The Docker Engine refused: {message}. If it stays so, run `ff-cloud doctor` on the server.")
@@ -93,6 +95,12 @@ def gateway_of(network: Json) -> str | None:
     """The host's own address on a network; null when Docker gave it none."""
     configs = network["IPAM"]["Config"] or []
     return next((config["Gateway"].partition("/")[0] for config in configs if config.get("Gateway")), None)
+
+
+def image_seen(image: Json) -> ImageSeen:
+    """An image, from Docker's list."""
+    made_at = datetime.fromtimestamp(image["Created"], UTC)
+    return ImageSeen(image["Id"], tuple(image["RepoTags"] or ()), made_at, image["Size"])
 
 
 def event_of(line: bytes) -> EngineEvent | None:
