@@ -44,7 +44,7 @@ class Operations:
     ) -> None:
         self._db = db
         self._kinds = {kind.name: kind for kind in kinds}
-        self._first_steps = kinds_claimed(kinds)
+        self._step_names = kinds_claimed(kinds)
         self._world = world
         self._limits = limits or Limits()
         self._tools = Tools(db, self._limits, crash)
@@ -96,7 +96,7 @@ class Operations:
         try:
             async with self._db.system_transaction() as tx:
                 return await LeaseRepository(tx).claim(
-                    self._name, self._first_steps, lease_s=self._limits.lease_s, rows_max=rows_max
+                    self._name, self._step_names, lease_s=self._limits.lease_s, rows_max=rows_max
                 )
         except DatabaseUnavailable as error:
             log.warning("operations.cannot_claim", reason=error.detail)

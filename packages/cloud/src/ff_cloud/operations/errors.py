@@ -47,5 +47,18 @@ class Fatal(FFError):
         """The code that the operation ends with, instead of this class's."""
 
 
+class Later(FFError):
+    """This waits for its turn; it goes on by itself."""
+
+    code = "waiting"
+    status = 503
+
+    def __init__(self, detail: str, *, delay_s: float, code: str = "waiting") -> None:
+        super().__init__(detail)
+        self.delay_s = delay_s
+        self.shown_code = code
+        """What the operation shows while it waits. It is no failure: the attempt does not count."""
+
+
 class LeaseLost(Exception):
     """Another worker has this operation now. Not for users: whoever meets it stops and writes nothing."""

@@ -24,7 +24,7 @@ _CLAIM = (
     text(f"""
     update operations o
     set status = 'running', fence = nextval('operations_fence'), attempts = o.attempts + 1, worker = :worker,
-        step_name = coalesce(o.step_name, cast(:first_steps as jsonb) ->> o.kind),
+        step_name = coalesce(o.step_name, cast(:step_names as jsonb) -> o.kind ->> o.step),
         lease_until = clock_timestamp() + make_interval(secs => :lease_s), updated_at = clock_timestamp()
     from (
         select id from operations
@@ -38,7 +38,7 @@ _CLAIM = (
     where o.id = due.id
     returning {_COLUMN_NAMES}
 """)  # noqa: S608  (names of our own columns)
-    .bindparams(bindparam("first_steps", type_=JSONB))
+    .bindparams(bindparam("step_names", type_=JSONB))
     .columns(*COLUMNS)
 )
 
@@ -70,10 +70,10 @@ class LeaseRepository:
         self._tx = tx
 
     async def claim(
-        self, worker: str, first_steps: Mapping[str, str | None], *, lease_s: float, rows_max: int
+        self, worker: str, step_names: Mapping[str, Sequence[str]], *, lease_s: float, rows_max: int
     ) -> list[Operation]:
-        """Take on up to ``rows_max`` due operations of the kinds in ``first_steps``, each under a new fence."""
-        parameters = {"worker": worker, "first_steps": first_steps, "kinds": list(first_steps)}
+        """Take on up to ``rows_max`` due operations of the kinds in ``step_names``, each under a new fence."""
+        parameters = {"worker": worker, "step_names": step_names, "kinds": list(step_names)}
         rows = await self._tx.execute(_CLAIM, {**parameters, "lease_s": lease_s, "rows_max": rows_max})
         return [from_row(row) for row in rows]
 
@@ -114,10 +114,15 @@ class LeaseRepository:
             error_message=error[1],
         )
 
-    async def release(self, op: Operation, delay_s: float, error: tuple[str, str] | None) -> Operation:
-        """Let go for ``delay_s`` after a failure; ``error`` is shown meanwhile (None keeps what is there)."""
-        shown = {} if error is None else {"error_code": error[0], "error_message": error[1]}
-        return await self._write(op, status=Status.QUEUED, lease_until=None, run_at=_in(delay_s), **shown)
+    async def release(self, op: Operation, delay_s: float, error: tuple[str, str] | None, *, counted: bool = True) -> Operation:
+        """Let go for ``delay_s`` after a failure; ``error`` is shown meanwhile (None keeps what is there).
+
+        An attempt that is not ``counted`` was no failure, only a wait.
+        """
+        values: dict[str, Any] = {} if error is None else {"error_code": error[0], "error_message": error[1]}
+        if not counted:
+            values["attempts"] = func.greatest(operations.c.attempts - 1, 0)
+        return await self._write(op, status=Status.QUEUED, lease_until=None, run_at=_in(delay_s), **values)
 
     async def hand_back(self, op: Operation) -> Operation:
         """Let go at once without counting the attempt: this worker stops."""
@@ -163,6 +168,6 @@ def _in(seconds: float) -> ColumnElement[Any]:
     return func.clock_timestamp() + timedelta(seconds=seconds)
 
 
-def kinds_claimed(kinds: Sequence[Kind]) -> dict[str, str | None]:
-    """The kinds a worker knows, with the name of each one's first step."""
-    return {kind.name: kind.step_name(0, Direction.FORWARD) for kind in kinds}
+def kinds_claimed(kinds: Sequence[Kind]) -> dict[str, list[str]]:
+    """The kinds a worker knows, with the names of their steps."""
+    return {kind.name: [step.name for step in kind.steps] for kind in kinds}

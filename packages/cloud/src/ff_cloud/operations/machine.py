@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ff_cloud.operations.errors import Fatal, OperationCancelled, WorkerLost
+from ff_cloud.operations.errors import Fatal, Later, OperationCancelled, WorkerLost
 from ff_cloud.operations.model import Direction, Kind, Operation, Status, Step
 from ff_core.errors import FFError
 
@@ -52,6 +52,8 @@ class Retry:
     """Let go of the operation and try the same step again after this many seconds."""
 
     delay_s: float
+    counted: bool = True
+    """Whether the attempt was one: a step that only waits for its turn may do so for ever."""
 
 
 def next_move(kind: Kind, op: Operation, limits: Limits) -> Perform | Settle | TurnBack:
@@ -75,6 +77,8 @@ def after_failure(kind: Kind, op: Operation, error: Exception, limits: Limits) -
     if op.direction is Direction.BACKWARD:
         exhausted = op.attempts >= limits.undo_attempts_max
         return Settle(Status.STUCK) if exhausted else Retry(backoff_s(op, limits))
+    if isinstance(error, Later):
+        return Retry(error.delay_s, counted=False)
     hopeless = not getattr(error, "retriable", True) or op.attempts >= limits.attempts_max
     if hopeless and kind.may_turn_back(op.step):
         return TurnBack(error)
@@ -92,6 +96,8 @@ def describe(error: Exception) -> tuple[str, str]:
     """The code and the sentence of ``error`` for the operation's user; of a foreign error they say nothing."""
     if isinstance(error, Fatal):
         return error.reason, error.detail
+    if isinstance(error, Later):
+        return error.shown_code, error.detail
     if isinstance(error, FFError):
         return error.code, error.detail
     return FFError.code, FFError().detail

@@ -1,7 +1,8 @@
 """Operations as a request sees them: order one, look at it, cancel it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row, delete, func, select, text, update
@@ -9,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from ff_cloud.kit.db import SystemTx, Tx
 from ff_cloud.operations.model import Direction, Operation, Status
-from ff_cloud.operations.tables import operations
+from ff_cloud.operations.tables import CHANNEL, operations
 from ff_core.ids import OperationId, UserId
 
 COLUMNS = [operations.c[each.name] for each in fields(Operation)]
@@ -39,10 +40,20 @@ class OperationRepository:
         key: str,
         input: Mapping[str, Any],  # noqa: A002
         cancellable: bool,
+        delay_s: float = 0.0,
+        done: int = 0,
     ) -> bool:
-        """Order an operation; False when there is an active one on ``key``."""
+        """Order an operation; False when there is an active one on ``key``.
+
+        ``delay_s``: not before then, unless :meth:`hasten` says so. ``done``: how many of its steps whoever orders it takes
+        care of himself.
+        """
         row: dict[str, Any] = {"id": id, "user_id": user_id, "kind": kind, "key": key}
         row |= {"input": dict(input), "cancellable": cancellable}
+        if delay_s:
+            row["run_at"] = func.clock_timestamp() + timedelta(seconds=delay_s)
+        if done:
+            row["step"] = done
         # A conflict gives no row and no exception, so the transaction lives on.
         statement = insert(operations).values(row)
         statement = statement.on_conflict_do_nothing(index_elements=["key"], index_where=_ACTIVE)
@@ -72,6 +83,27 @@ class OperationRepository:
         )
         found = await self._tx.scalar(statement)
         return None if found is None else OperationId(found)
+
+    async def hasten(self, id: OperationId) -> None:  # noqa: A002
+        """Let an operation that was ordered for later begin now; nothing when it has begun. May be repeated."""
+        waiting = (operations.c.id == id) & (operations.c.status == Status.QUEUED) & (operations.c.attempts == 0)
+        hastened = update(operations).where(waiting).values(run_at=func.clock_timestamp()).returning(operations.c.id)
+        if await self._tx.scalar(hastened) is not None:
+            await self._tx.execute(select(func.pg_notify(CHANNEL, f"queued {id}")))
+
+    async def redo_from(self, id: OperationId, done: int, *, delay_s: float) -> bool:  # noqa: A002
+        """Let an operation that has not begun begin at another step; false when a worker has it already."""
+        waiting = (operations.c.id == id) & (operations.c.status == Status.QUEUED) & (operations.c.attempts == 0)
+        run_at = func.clock_timestamp() + timedelta(seconds=delay_s)
+        changed = update(operations).where(waiting).values(step=done, run_at=run_at).returning(operations.c.id)
+        return await self._tx.scalar(changed) is not None
+
+    async def waiting_before(self, moment: datetime, kinds: Sequence[str], step_name: str) -> int:
+        """How many active operations of these kinds that were ordered before ``moment`` stand at the step ``step_name``."""
+        ahead = select(func.count()).where(
+            _ACTIVE, operations.c.kind.in_(kinds), operations.c.step_name == step_name, operations.c.created_at < moment
+        )
+        return int(await self._tx.scalar(ahead) or 0)
 
     async def delete_finished(self, *, older_than_s: float, rows_max: int) -> int:
         """Forget up to ``rows_max`` operations that ended well before; stuck ones stay. Returns how many went."""

@@ -189,13 +189,13 @@ class Run:
         match after_failure(self._kind, self.op, error, self._limits):
             case TurnBack():
                 return await self._turn_back(error)
-            case Retry(delay_s):
+            case Retry(delay_s, counted=counted):
                 # On the way back the error that turned it back stays.
                 shown = describe(error) if self.op.direction is Direction.FORWARD else None
                 if attempts >= self._limits.attempts_max and shown is not None:
                     self._log.error("operation.only_forward_and_failing", step=step, attempts=attempts)
                 async with self._tools.db.system_transaction() as tx:
-                    await LeaseRepository(tx).release(self.op, delay_s, shown)
+                    await LeaseRepository(tx).release(self.op, delay_s, shown, counted=counted)
             case Settle(status):
                 await self._give_up(status)
         return False

@@ -21,15 +21,21 @@ async def start(
     input: Mapping[str, Any],  # noqa: A002
     world: World,
     cancellable: bool = True,
+    delay_s: float = 0.0,
+    done: int = 0,
 ) -> OperationId:
     """Order an operation of ``kind`` on the thing ``key``; a worker takes it on when ``tx`` has committed.
 
     ``input`` is JSON and is kept with the row: no secrets. ``user_id`` is None for the server's own. Raises
-    :class:`OperationActive` when one is active on ``key``; ``tx`` is still good then.
+    :class:`OperationActive` when one is active on ``key``; ``tx`` is still good then. ``delay_s`` and ``done``: see
+    ``OperationRepository.insert``.
     """
     id_ = OperationId(world.new_id())
     repository = OperationRepository(tx)
-    if not await repository.insert(id=id_, user_id=user_id, kind=kind, key=key, input=input, cancellable=cancellable):
+    inserted = await repository.insert(
+        id=id_, user_id=user_id, kind=kind, key=key, input=input, cancellable=cancellable, delay_s=delay_s, done=done
+    )
+    if not inserted:
         raise OperationActive
     return id_
 

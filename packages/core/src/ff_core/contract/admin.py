@@ -32,6 +32,24 @@ class ChangeByAdmin(Request):
 
 
 class PoolView(View):
-    """The VMs of all users, counted by status; a status without any is left out."""
+    """The warm pool, and the VMs of all users counted by status (a status without any is left out)."""
 
     vms: dict[VmStatus, int]
+    target: int
+    """How many warm VMs are wanted now."""
+    warm: int
+    """How many wait for a claim, probed and of the present image."""
+    warming: int
+    """How many are being made."""
+    hits: int
+    """Claims of the last hour that found a warm VM."""
+    misses: int
+    """Claims of the last hour for which one had to be made."""
+    hit_rate: float | None
+    """Of the last hour; null without any claim."""
+    oldest_age_s: float | None
+    """Since the oldest warm VM was ready; null without any."""
+    draining: bool
+    """An operator is emptying the server: nothing new is made."""
+    waiting: int
+    """Requests that wait for room."""

@@ -70,6 +70,8 @@ class VmView(View):
     status: VmStatus
     generation: int
     created_at: datetime
+    suspended_at: datetime | None = None
+    """Since when it sleeps; the next command or prompt wakes it."""
 
 
 class WorkspaceView(View):
@@ -88,6 +90,10 @@ class WorkspaceView(View):
     operation_id: OperationId | None
     """The newest operation on it; follow it at ``GET /v1/operations/{id}``."""
     vm: VmView | None
+    queue_place: int | None = None
+    """While it waits for room on the server's machine: how many are served before it, itself included."""
+    last_saved_at: datetime | None = None
+    """When its state was last stored outside of its VM; null before the first time."""
     last_seq: int = 0
     """The newest event known to the server (the workspace itself may be a moment ahead); 0 before the first."""
     last_active_at: datetime
