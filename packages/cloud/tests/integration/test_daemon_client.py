@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from ff_cloud.vms.daemon_client import FRAME_BYTES_MAX, RESPONSE_BYTES_MAX, DaemonClient, VmMisbehaved, VmUnreachable
 from ff_core.contract.base import Channel
-from ff_core.contract.daemon import Bind, Health, ModelAccess, PrepareRepository
+from ff_core.contract.daemon import Bind, Health, ModelAccess, PrepareRepository, Use
 from ff_core.contract.events import Event, Notice, sse_frame
 from ff_core.contract.execution import ExecExit, ExecOutput, ExecRequest
 from ff_core.contract.problem import Problem, RemoteProblem
@@ -30,7 +30,10 @@ TOKEN = "t0ken"
 VM = VmId(UUID("01890000-0000-7000-8000-000000000001"))
 WORKSPACE = WorkspaceId(UUID("01890000-0000-7000-8000-000000000002"))
 SESSION = SessionId(UUID("01890000-0000-7000-8000-000000000003"))
-HEALTH = Health(vm_id=VM, generation=4, version="1", uptime_s=1, bound=False, workspace_id=None, journal_seq=0, working=0)
+USE = Use(turns=0, commands=0, processes=0, followers=0, active_at=datetime(2026, 8, 1, tzinfo=UTC))
+HEALTH = Health(
+    vm_id=VM, generation=4, version="1", uptime_s=1, bound=False, workspace_id=None, journal_seq=0, working=0, use=USE
+)
 RUN = ExecRequest(argv=["true"], timeout_s=10)
 
 Handler = Callable[[Request], Awaitable[Response]]

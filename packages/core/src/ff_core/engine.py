@@ -5,7 +5,7 @@ import contextlib
 import importlib
 from types import ModuleType
 
-from ff_core.contract.daemon import Bind, ModelAccess, PrepareRepository, Repository
+from ff_core.contract.daemon import Bind, ModelAccess, PrepareRepository, Repository, Use
 from ff_core.contract.workspace import WorkspaceStatus
 from ff_core.ids import WorkspaceId
 from ff_core.sessions.backend import AgentBackend, Backends, BackendSpec
@@ -26,6 +26,7 @@ class Engine:
 
     def __init__(self, settings: CoreSettings, world: World, store: Store, backends: Backends | None) -> None:
         self.settings = settings
+        self._world = world
         self._store = store
         self.journal = Journal(store, world)
         self.workspaces = Workspaces(
@@ -82,6 +83,10 @@ class Engine:
         """The workspace this host belongs to, bound or not, and ``seq`` of its newest event."""
         workspace = self.workspaces.current()
         return (None, 0) if workspace is None else (workspace.id, self.journal.last_seq(workspace.id))
+
+    def use(self) -> Use:
+        """What goes on here now."""
+        return Use(turns=self.sessions.working(), commands=0, processes=0, followers=0, active_at=self._world.now())
 
     async def stop(self) -> None:
         """Stop agents and preparation, then end all followers. Reading goes on. May be repeated."""

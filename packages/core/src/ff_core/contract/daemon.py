@@ -1,6 +1,22 @@
-"""The daemon's door (DESIGN.md section 9): what the control plane asks of a VM, and what it hears."""
+"""The daemon's door (DESIGN.md section 9): what the control plane asks of a VM, and what it hears.
+
+=======  ======================  ===========================================================================
+GET      ``/v1/health``          :class:`Health`; needs neither a bound daemon nor a generation
+POST     ``/v1/probe``           :class:`Probe`, or 503 ``probe_failed``; works unbound
+POST     ``/v1/bind``            :class:`Bind` -> :class:`Health`
+POST     ``/v1/rest``            :class:`Rest` -> :class:`Health`, or 409 ``vm_in_use``
+DELETE   ``/v1/rest``            -> :class:`Health`; the daemon takes work again
+PUT      ``/v1/repository/seed``  a tar stream that the next clone starts from
+PUT      ``/v1/repository``      :class:`PrepareRepository` -> :class:`Repository`
+GET      ``/v1/repository``      -> :class:`Repository`
+GET      ``/v1/events``          server-sent events; ``after=SEQ``, and ``copy=1`` when nobody watches
+=======  ======================  ===========================================================================
+
+A daemon that rests refuses new work with 409 ``vm_resting`` and goes on answering reads.
+"""
 
 import re
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator
@@ -13,6 +29,14 @@ PORT = 8430
 GENERATION_HEADER = "FF-Generation"
 """Every call but ``health`` carries the VM's generation; an older one than the daemon's is refused (409)."""
 
+REQUEST_ID_HEADER = "X-Request-Id"
+"""Of any call; the daemon logs it and answers with it."""
+REQUEST_ID_PATTERN = r"[A-Za-z0-9._-]{1,64}"
+COPY_PARAMETER = "copy"
+"""Of ``/v1/events``: with ``1`` the stream belongs to the control plane's copier, and is no client who keeps the VM awake."""
+SEED_BYTES_MAX = 8 << 30
+"""Of the body of ``/v1/repository/seed``."""
+
 ENV_VM_ID = "FF_VM_ID"
 ENV_GENERATION = "FF_GENERATION"
 ENV_TOKEN_SHA256 = "FF_TOKEN_SHA256"  # noqa: S105  (a verifier: the hash of a 256-bit random token reveals nothing)
@@ -22,6 +46,26 @@ ENV_TOKEN_SHA256 = "FF_TOKEN_SHA256"  # noqa: S105  (a verifier: the hash of a 2
 GIT_HOSTS_MAX = 32
 GitHost = Annotated[str, Field(pattern=r"^https?://[a-z0-9.\-\[\]:]{1,260}$")]
 """A git server as repository addresses begin, such as ``https://github.com``; a port only where it is not the scheme's own."""
+
+
+class Use(View):
+    """What goes on in a VM now, and when something last did. Nothing of it: the VM may be suspended."""
+
+    turns: int
+    """Sessions in the middle of something, waits for the user included."""
+    commands: int
+    """``exec`` calls that run, and the preparation of the checkout."""
+    processes: int
+    """Of the workspace's user, without agents and without those commands: what was put into the background lives."""
+    followers: int
+    """Event streams that clients have open; without the control plane's copier (``copy=1``)."""
+    active_at: datetime
+    """The last moment one of these was seen not to be zero, or a request but ``health``, ``probe``, ``rest``, ``events`` came."""
+
+    @property
+    def any(self) -> bool:
+        """Whether something goes on."""
+        return (self.turns, self.commands, self.processes, self.followers) != (0, 0, 0, 0)
 
 
 class Health(View):
@@ -35,7 +79,34 @@ class Health(View):
     workspace_id: WorkspaceId | None
     journal_seq: int
     working: int
-    """Sessions in the middle of a turn."""
+    """Sessions in the middle of a turn; the same as ``use.turns``."""
+    use: Use
+    resting: bool = False
+    """No new work is taken; see :class:`Rest`. A daemon that was restarted does not rest."""
+
+
+class Probe(View):
+    """What an agent works with is there and works: each program was started as the workspace's user."""
+
+    git: str
+    node: str
+    claude: str
+    """Versions, as the programs say them."""
+    volume_writable: bool
+    """A file was written to the volume, flushed to the disk and read back."""
+    volume_free_bytes: int
+    took_ms: float
+
+
+class Rest(Request):
+    """Take no more work, so that the VM can be stopped. In one moment with the look whether it is in use.
+
+    Refused with ``vm_in_use`` while something goes on (:class:`Use`) or when something did in the last ``idle_s``;
+    ``force`` skips both: turns and commands that run go on, nothing new begins. May be repeated.
+    """
+
+    idle_s: Annotated[float, Field(ge=0)] = 0.0
+    force: bool = False
 
 
 class ModelAccess(Request):

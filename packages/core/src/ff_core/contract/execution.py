@@ -25,7 +25,10 @@ Bytes = Annotated[
 
 
 class ExecRequest(Request):
-    """A command: a list of words, no shell. Runs as the workspace's user, by default in the repository."""
+    """A command: a list of words, no shell. Runs as the workspace's user, by default in the repository.
+
+    Before that is there, by default in the home folder; a ``cwd`` inside the repository is ``workspace_not_ready`` then.
+    """
 
     argv: Annotated[list[NoNul], Field(min_length=1, max_length=1000)]
     cwd: Annotated[NoNul, Field(max_length=4096)] | None = None

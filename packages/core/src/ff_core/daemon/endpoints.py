@@ -128,6 +128,7 @@ class Endpoints:
             workspace_id=workspace_id,
             journal_seq=seq,
             working=self._engine.sessions.working(),
+            use=self._engine.use(),
         )
 
 

@@ -53,3 +53,10 @@ class BadSettings(FFError):
     """The daemon's environment is not complete."""
 
     code = "bad_settings"
+
+
+class ProbeFailed(FFError):
+    """This VM lacks something that an agent works with; make another one, and look at its image and its volume."""
+
+    code = "probe_failed"
+    status = 503

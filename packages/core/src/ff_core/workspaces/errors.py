@@ -19,3 +19,15 @@ class WorkspaceNotReady(Conflict):
     """The workspace's repository is not there yet; wait until the workspace is READY."""
 
     code = "workspace_not_ready"
+
+
+class VmResting(Conflict):
+    """This workspace is going to sleep and takes nothing new; the request wakes it up again, so try it in a moment."""
+
+    code = "vm_resting"
+
+
+class VmInUse(Conflict):
+    """This workspace is in use, or was a moment ago, so it can't go to sleep now."""
+
+    code = "vm_in_use"
