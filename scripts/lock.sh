@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 compile() { uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
   --no-emit-package ff-core --no-emit-package ff-cloud --no-emit-package ff-desktop "$@"; }
 compile packages/core/pyproject.toml packages/cloud/pyproject.toml packages/desktop/pyproject.toml \
-  images/workspace/requirements.in --group pyproject.toml:dev -o requirements.lock
+  images/workspace/requirements.in --extra otel --group pyproject.toml:dev -o requirements.lock
 compile packages/core/pyproject.toml images/workspace/requirements.in -c requirements.lock -o images/workspace/requirements.lock
 if grep -nE '://' requirements.lock images/workspace/requirements.lock; then
   echo "lock: a lock file names a host; locks must name none" >&2
