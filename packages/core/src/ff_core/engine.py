@@ -61,9 +61,9 @@ class Engine:
     async def bind(self, request: Bind) -> None:
         """Give this host to a workspace and let its sessions go on. May be repeated: the new access counts from then on.
 
-        Raises ``AlreadyBound`` when the host belongs to another workspace.
+        Raises ``AlreadyBound`` when the host belongs to another workspace, ``WorkspaceMissing`` when it lost this one.
         """
-        self.workspaces.bind(request.workspace_id, request.name)
+        self.workspaces.bind(request.workspace_id, request.name, existing=request.existing)
         await self.workspaces.use_git(request.workspace_id, request.git, self.settings.home)
         first = self._access is None
         self._access = request.model

@@ -15,7 +15,7 @@ from ff_core.process import RunAs, clean_env, run
 from ff_core.store.engine import Store
 from ff_core.store.journal import Journal
 from ff_core.testing.git_server import GitServer
-from ff_core.workspaces.errors import AlreadyBound, RepositoryDiffers, WorkspaceNotReady
+from ff_core.workspaces.errors import AlreadyBound, RepositoryDiffers, WorkspaceMissing, WorkspaceNotReady
 from ff_core.workspaces.service import Workspaces
 from ff_core.world import SystemWorld
 
@@ -162,3 +162,11 @@ async def test_a_token_clones_and_is_kept_nowhere(host, tmp_path):
 async def test_an_empty_repository_on_the_branch_asked_for(host):
     made = await host.workspaces.prepare(W, PrepareRepository(branch="trunk"))
     assert (made.branch, made.head) == ("trunk", None)
+
+
+def test_a_host_that_lost_its_workspace_is_not_taken_for_a_new_one(host: Host) -> None:
+    with pytest.raises(WorkspaceMissing):
+        host.workspaces.bind(W, "demo", existing=True)
+    assert host.workspaces.current() is None
+    host.workspaces.bind(W, "demo")
+    host.workspaces.bind(W, "demo", existing=True)

@@ -145,6 +145,8 @@ class Bind(Request):
     name: Label
     model: ModelAccess
     git: GitAccess | None = None
+    existing: bool = False
+    """The workspace has been here before: a VM that knows nothing of it lost its files, and refuses (``workspace_missing``)."""
 
 
 class PrepareRepository(Request):

@@ -9,6 +9,12 @@ class AlreadyBound(Conflict):
     code = "already_bound"
 
 
+class WorkspaceMissing(Conflict):
+    """This machine should hold the workspace's files and does not; they have to be restored first."""
+
+    code = "workspace_missing"
+
+
 class RepositoryDiffers(Conflict):
     """This workspace already has another repository or branch; make a new workspace for this one."""
 

@@ -20,7 +20,7 @@ from ff_core.process import RunAs
 from ff_core.store.engine import Store
 from ff_core.store.journal import Journal
 from ff_core.workspaces import repository as rows
-from ff_core.workspaces.errors import AlreadyBound, RepositoryDiffers, WorkspaceNotReady
+from ff_core.workspaces.errors import AlreadyBound, RepositoryDiffers, WorkspaceMissing, WorkspaceNotReady
 from ff_core.workspaces.output import Output
 from ff_core.world import World
 
@@ -61,9 +61,14 @@ class Workspaces:
         """The workspace this host belongs to; None before the first :meth:`bind`."""
         return rows.only(self._store)
 
-    def bind(self, workspace_id: WorkspaceId, name: str) -> None:
-        """Give this host to a workspace. May be repeated for the same one; ``AlreadyBound`` for another."""
+    def bind(self, workspace_id: WorkspaceId, name: str, *, existing: bool = False) -> None:
+        """Give this host to a workspace. May be repeated for the same one; ``AlreadyBound`` for another.
+
+        ``existing``: it has been here before, so a host that knows nothing of it raises ``WorkspaceMissing``.
+        """
         current = self.current()
+        if current is None and existing:
+            raise WorkspaceMissing
         if current is None:
             with self._store.transaction() as tx:
                 rows.insert(tx, workspace_id, name, self._world.now())
