@@ -16,6 +16,7 @@ from ff_cloud.auth.signing import TokenKeys
 from ff_cloud.credentials.setup import credentials_of
 from ff_cloud.doctor import examine
 from ff_cloud.kit.crypto import Sealer
+from ff_cloud.kit.http_server import run_server, settle
 from ff_cloud.kit.migrate import migrate as run_migrations
 from ff_cloud.kit.postgres import embedded_postgres
 from ff_cloud.kit.secrets import Secrets, master_secret
@@ -66,6 +67,7 @@ def serve(host: Host = None, port: Port = None, data_dir: DataDir = None) -> Non
             _say(f"model      {settings.model_base_url or 'the default model API'}{_key_note(settings)}")
             _say(f"listening  {address}")
             _say(f"next       ff login --server {address} --signup --email you@example.org")
+            settle()
             await stop.wait()
             _say("stopping")
 
@@ -80,6 +82,7 @@ def api(host: Host = None, port: Port = None, data_dir: DataDir = None) -> None:
     async def run(stop: asyncio.Event) -> None:
         async with open_parts(settings, SystemWorld(), _say) as parts, api_of(parts) as address:
             _say(f"listening  {address}")
+            settle()
             await stop.wait()
 
     _run(run)
@@ -238,7 +241,7 @@ def _run(body: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
         await body(stop)
 
     with suppress(asyncio.CancelledError):
-        asyncio.run(main_task())
+        run_server(main_task())
 
 
 if __name__ == "__main__":

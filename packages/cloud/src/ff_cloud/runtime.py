@@ -2,21 +2,19 @@
 
 import asyncio
 import os
-import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
-import uvicorn
-from starlette.types import ASGIApp
 
 from ff_cloud.app import make_app
 from ff_cloud.gateway.address import GatewayAddress, Ways
 from ff_cloud.gateway.app import open_gateway
 from ff_cloud.gateway.git_hosts import parse_hosts
 from ff_cloud.kit.db import Database
+from ff_cloud.kit.http_server import listen, serving
 from ff_cloud.kit.migrate import migrate, pending
 from ff_cloud.kit.postgres import embedded_postgres
 from ff_cloud.kit.secrets import Secrets, master_secret
@@ -53,12 +51,6 @@ class MigrationsPending(FFError):
 
     code = "migrations_pending"
     status = 503
-
-
-class PortTaken(FFError):
-    """The address is in use; stop the other program or set FF_PORT."""
-
-    code = "port_taken"
 
 
 def image_of(settings: CloudSettings) -> str:
@@ -165,21 +157,13 @@ async def worker_of(parts: Parts, say: Say) -> AsyncIterator[None]:
             yield
 
 
-class Server(uvicorn.Server):
-    """uvicorn, told to stop by us, so that Ctrl-C closes the other parts in order too."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the command."""
-        yield
-
-
 @asynccontextmanager
 async def api_of(parts: Parts) -> AsyncIterator[str]:
     """Serve the API for the length of the block; yields its address. Raises :class:`PortTaken`."""
     settings = parts.settings
     app = make_app(settings=settings, db=parts.db, secrets=parts.secrets, daemons=parts.daemons, world=parts.world)
-    async with _serving(app, _listen(settings.host, settings.port), settings, name="api") as address:
+    listener = listen(settings.host, settings.port, "FF_PORT")
+    async with serving(app, listener, shutdown_s=settings.shutdown_s, name="api") as address:
         yield address
 
 
@@ -198,9 +182,9 @@ async def gateway_of(parts: Parts, say: Say) -> AsyncIterator[asyncio.Event]:
         open_gateway(settings=settings, db=parts.db, secrets=parts.secrets, world=parts.world) as app,
     ):
 
-        async def listen(host: str) -> None:
-            listener = _listen(host, settings.gateway_port, "FF_GATEWAY_PORT or FF_GATEWAY_HOST")
-            address = await stack.enter_async_context(_serving(app, listener, settings, name="gateway"))
+        async def serve(host: str) -> None:
+            listener = listen(host, settings.gateway_port, "FF_GATEWAY_PORT or FF_GATEWAY_HOST")
+            address = await stack.enter_async_context(serving(app, listener, shutdown_s=settings.shutdown_s, name="gateway"))
             parts.gateway.listens(listener.getsockname()[1])
             say(f"gateway    {address}")
             listens.set()
@@ -209,7 +193,7 @@ async def gateway_of(parts: Parts, say: Say) -> AsyncIterator[asyncio.Event]:
             while not listens.is_set():
                 await parts.world.sleep(ENGINE_RETRY_S)
                 with suppress(FFError):
-                    await listen(await engine.network_gateway())
+                    await serve(await engine.network_gateway())
 
         waiting: asyncio.Task[None] | None = None
         try:
@@ -218,7 +202,7 @@ async def gateway_of(parts: Parts, say: Say) -> AsyncIterator[asyncio.Event]:
             say(f"gateway    {error.detail}")
             waiting = asyncio.create_task(wait(), name="gateway waits")
         else:
-            await listen(host)
+            await serve(host)
         try:
             yield listens
         finally:
@@ -226,41 +210,3 @@ async def gateway_of(parts: Parts, say: Say) -> AsyncIterator[asyncio.Event]:
                 waiting.cancel()
                 await asyncio.wait({waiting})
             await stack.aclose()
-
-
-@asynccontextmanager
-async def _serving(app: ASGIApp, listener: socket.socket, settings: CloudSettings, *, name: str) -> AsyncIterator[str]:
-    """Serve ``app`` for the length of the block; yields its address."""
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=max(1, int(settings.shutdown_s)),
-        lifespan="off",
-    )
-    server = Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]), name=name)
-    try:
-        while not server.started:
-            if serving.done():
-                serving.result()
-            await asyncio.sleep(0.01)
-        host, port = listener.getsockname()[:2]
-        yield f"http://{host}:{port}"
-    finally:
-        server.should_exit = True
-        await asyncio.wait({serving})
-
-
-def _listen(host: str, port: int, setting: str = "FF_PORT") -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        message = f"Can't listen on {host}:{port} ({error.strerror}); stop the other program or set {setting}."
-        raise PortTaken(message) from error
-    return listener

@@ -6,9 +6,9 @@ import socket
 
 import httpx2
 import pytest
-import uvicorn
 
 from ff_cloud.kit.db import Database
+from ff_cloud.kit.http_server import PortTaken, listen, serving
 from ff_cloud.testing.accounts import accounts_app
 from ff_core.world import SystemWorld
 
@@ -19,12 +19,9 @@ ALICE = {"email": "alice@example.com", "password": "tangerine lamp over the rive
 @pytest.fixture
 async def address(db):
     app = accounts_app(db, SystemWorld(), body_bytes_max=LIMIT)
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    yield listener.getsockname()
-    server.should_exit = True
-    await asyncio.wait_for(serving, 10)
+    listener = listen("127.0.0.1", 0, "FF_PORT")
+    async with serving(app, listener, shutdown_s=10, name="api"):
+        yield listener.getsockname()
 
 
 async def raw(address, request, *, pieces=()):
@@ -69,3 +66,31 @@ async def test_without_a_database_the_answer_is_a_sentence():
             answer = await http.post("/v1/auth/login", json=ALICE)
         assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
         assert "127.0.0.1" not in answer.text
+
+
+async def test_small_pieces_are_sent_at_once():
+    """Else the second piece of an answer waits 40 ms for the client's acknowledgement of the first."""
+    sockets = []
+    accepted = asyncio.Event()
+
+    class Peer(asyncio.Protocol):
+        def connection_made(self, transport):
+            sockets.append(transport.get_extra_info("socket"))
+            accepted.set()
+
+    loop = asyncio.get_running_loop()
+    for host in ("127.0.0.1", "::1"):
+        accepted.clear()
+        async with await loop.create_server(Peer, sock=listen(host, 0, "FF_PORT")) as server:
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+            await accepted.wait()
+            assert sockets[-1].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            writer.close()
+            await writer.wait_closed()
+
+
+def test_a_port_that_is_taken_is_told_with_the_setting_to_change():
+    with listen("127.0.0.1", 0, "FF_PORT") as first:
+        first.listen()
+        with pytest.raises(PortTaken, match="FF_GATEWAY_PORT"):
+            listen("127.0.0.1", first.getsockname()[1], "FF_GATEWAY_PORT")
