@@ -28,7 +28,8 @@ STDERR_TAIL_CHARS = 8_000
 # pipe made by us: when git runs as another user, that user's processes can't open it through /proc (tried); it can be
 # read once, and nothing is left after it.
 _WITH_CREDENTIAL = 'exec 9<&0 </dev/null; exec "$@"'
-_HELPER = '!f() { test "$1" = get && cat <&9; }; f'
+CREDENTIAL_HELPER = '!f() { test "$1" = get && cat <&9; }; f'
+"""For git: what :meth:`ff_core.git.remote.Credential.spoken` said on descriptor 9."""
 
 _SAFE = {
     "core.hooksPath": os.devnull,  # a template's hooks must not run
@@ -114,7 +115,7 @@ def clone_argv(url: RepoUrl, place: Path, *, branch: str | None, with_credential
     settings = dict(_SAFE)
     if with_credential:
         # For this server only: a redirect to another one must not get it.
-        settings[f"credential.{url.origin}.helper"] = _HELPER
+        settings[f"credential.{url.origin}.helper"] = CREDENTIAL_HELPER
         # To this server itself, not to the gateway: of several rewritings git takes the longest, and this one changes nothing.
         settings[f"url.{url}.insteadOf"] = str(url)
     configured = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
