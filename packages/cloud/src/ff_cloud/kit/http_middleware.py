@@ -6,20 +6,26 @@ Plain ASGI, so that streams pass through piece by piece and a client that goes a
 import asyncio
 import re
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from typing import cast
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ff_cloud.kit.correlation import TRACEPARENT, on_behalf_of
 from ff_cloud.kit.http_problems import response_of
+from ff_cloud.kit.tracing import UNTRACED, Span, Tracing
+from ff_core.contract.daemon import REQUEST_ID_HEADER, REQUEST_ID_PATTERN
 from ff_core.errors import FFError, TooLarge
 from ff_core.world import World
 
 log = structlog.get_logger(__name__)
 
-REQUEST_ID_HEADER = "X-Request-Id"
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_REQUEST_ID = re.compile(REQUEST_ID_PATTERN)
+_PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Asked every few seconds: not traced, and logged only when they fail."""
 _DRAIN_BYTES_MAX = 16 * 1024 * 1024
 _DRAIN_S_MAX = 5.0
 _SECURITY_HEADERS = {
@@ -32,37 +38,81 @@ _SECURITY_HEADERS = {
 _HTTPS_ONLY = {"Strict-Transport-Security": "max-age=31536000; includeSubDomains"}
 
 
-class RequestContext:
-    """Gives each request an id (the client's own when it is well formed), binds it to the log and writes one line."""
+Answered = Callable[[Scope, int, float | None], None]
+"""Told of each request that ended: its scope, its status (0: no answer) and the seconds until the answer began."""
 
-    def __init__(self, app: ASGIApp, *, world: World) -> None:
+
+def route_of(scope: Scope) -> str | None:
+    """The template of the route that answered, such as ``/v1/workspaces/{workspace_id}``."""
+    return cast(str | None, getattr(scope.get("route"), "path", None))
+
+
+def _not_counted(_scope: Scope, _status: int, _began_s: float | None) -> None:
+    pass
+
+
+class RequestContext:
+    """Gives each request an id (the client's own when it is well formed), binds it to all that is done for it, and writes one
+    line. What is sent as ``traceparent`` is the parent of its span.
+    """
+
+    def __init__(self, app: ASGIApp, *, world: World, tracing: Tracing = UNTRACED, answered: Answered = _not_counted) -> None:
         self._app = app
         self._world = world
+        self._tracing = tracing
+        self._answered = answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See :class:`RequestContext`."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+        headers = Headers(scope=scope)
+        given = headers.get(REQUEST_ID_HEADER, "")
         request_id = given if _REQUEST_ID.fullmatch(given) else self._world.new_id().hex
         scope.setdefault("state", {})["request_id"] = request_id
+        with on_behalf_of(request_id):
+            if not self._tracing.on or scope["path"] in _PROBES:
+                await self._serve(scope, receive, send, request_id, None)
+                return
+            method = scope["method"]
+            facts = {"http.request.method": method, "url.path": scope["path"], "ff.request_id": request_id}
+            with self._tracing.span(method, kind="server", parent=headers.get(TRACEPARENT), attributes=facts) as span:
+                await self._serve(scope, receive, send, request_id, span)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, request_id: str, span: Span | None) -> None:
         status = 0
+        answer_s: float | None = None
         began = time.perf_counter()
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answer_s
             if message["type"] == "http.response.start":
                 status = message["status"]
+                answer_s = time.perf_counter() - began
                 MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                await self._app(scope, receive, send_with_id)
-            finally:
-                took_ms = round((time.perf_counter() - began) * 1000, 1)
-                log.info("http.request", method=scope["method"], path=scope["path"], status=status, took_ms=took_ms)
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            took_ms = round((time.perf_counter() - began) * 1000, 1)
+            tell = log.debug if scope["path"] in _PROBES and status == 200 else log.info
+            tell("http.request", method=scope["method"], path=scope["path"], status=status, took_ms=took_ms)
+            self._answered(scope, status, answer_s)
+            if span is not None:
+                _describe(span, scope, status)
+
+
+def _describe(span: Span, scope: Scope, status: int) -> None:
+    """What is known of a request only at its end."""
+    if (route := route_of(scope)) is not None:
+        span.rename(f"{scope['method']} {route}")
+        span.note({"http.route": route})
+    if status:
+        span.note({"http.response.status_code": status})
+    if status >= 500:
+        span.failed(str(status))
 
 
 class SecurityHeaders:

@@ -1,17 +1,42 @@
-"""Logs: one structured line per thing worth knowing, on standard error, without secrets."""
+"""What a process tells of itself: logs (one structured line per thing worth knowing, on standard error, without secrets), and
+the bundle of what else it says.
+"""
 
 import logging
 import sys
 from collections.abc import Mapping
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, Self
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from ff_cloud.kit.heartbeats import Heartbeats
+from ff_cloud.kit.metrics import Metrics
+from ff_cloud.kit.readiness import Readiness
+from ff_cloud.kit.tracing import UNTRACED, Tracing
+from ff_core.world import World
 
 _SECRET_WORDS = ("password", "secret", "token", "authorization", "api_key", "cookie", "credential")
 _HARMLESS = frozenset({"tokens", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"})
 _HIDDEN = "[hidden]"
 _DEPTH_MAX = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """One per process, built in its composition root."""
+
+    metrics: Metrics
+    heartbeats: Heartbeats
+    readiness: Readiness
+    tracing: Tracing
+
+    @classmethod
+    def build(cls, world: World, tracing: Tracing = UNTRACED) -> Self:
+        """With new metrics, at 0, and nothing to be ready for yet."""
+        metrics = Metrics.build()
+        return cls(metrics, Heartbeats(metrics.loops, world), Readiness(world), tracing)
 
 
 def configure_logging(log_format: Literal["auto", "json", "console"] = "auto", level: int = logging.INFO) -> None:
@@ -40,7 +65,7 @@ def configure_logging(log_format: Literal["auto", "json", "console"] = "auto", l
     root.setLevel(level)
     # Our own middleware writes the line per request, with its id and without the query.
     logging.getLogger("uvicorn.access").disabled = True
-    for chatty in ("uvicorn.error", "alembic", "httpx2"):
+    for chatty in ("uvicorn.error", "alembic", "httpx2", "opentelemetry"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
