@@ -7,8 +7,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx2
-
 from ff_cloud.app import make_app
 from ff_cloud.gateway.address import GatewayAddress, Ways
 from ff_cloud.gateway.app import open_gateway
@@ -21,14 +19,13 @@ from ff_cloud.kit.secrets import Secrets, master_secret
 from ff_cloud.kit.tenancy import require_safe_roles
 from ff_cloud.settings import CloudSettings
 from ff_cloud.vms.access import Daemons
+from ff_cloud.vms.daemon_http import DaemonHttp
 from ff_cloud.vms.engine.docker import docker_engine
 from ff_cloud.vms.image import LATEST, content_tag, find_root, read_extra_ca
 from ff_cloud.worker import running_worker
 from ff_core.errors import FFError
 from ff_core.world import World
 
-DAEMON_CONNECTIONS_MAX = 1000
-CONNECT_TIMEOUT_S = 3.0
 ENGINE_RETRY_S = 2.0
 
 Say = Callable[[str], None]
@@ -117,11 +114,7 @@ async def open_parts(settings: CloudSettings, world: World, say: Say) -> AsyncIt
         db = await stack.enter_async_context(Database(url))
         async with db.login_connection() as connection:
             await require_safe_roles(connection)
-        limits = httpx2.Limits(max_connections=DAEMON_CONNECTIONS_MAX, max_keepalive_connections=100)
-        # VMs are on a network of this host: a proxy for the outside must not be asked for them.
-        http = await stack.enter_async_context(
-            httpx2.AsyncClient(limits=limits, timeout=httpx2.Timeout(30, connect=CONNECT_TIMEOUT_S), trust_env=False)
-        )
+        http = await stack.enter_async_context(DaemonHttp())
         gateway = GatewayAddress(url=settings.gateway_url, port=settings.gateway_port)
         ways = Ways(gateway, secrets.gateway_token_key, parse_hosts(settings.git_hosts))
         daemons = Daemons(secret=secrets.vm_token_key, ways=ways, http=http)

@@ -2,13 +2,13 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 from uuid import UUID
 
-import httpx2
 import pytest
 from pydantic import SecretStr
 from starlette.applications import Starlette
@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from ff_cloud.vms.daemon_client import FRAME_BYTES_MAX, RESPONSE_BYTES_MAX, DaemonClient, VmMisbehaved, VmUnreachable
+from ff_cloud.vms.daemon_http import Broken, DaemonHttp
 from ff_core.contract.base import Channel
 from ff_core.contract.daemon import Bind, Health, ModelAccess, PrepareRepository, Use
 from ff_core.contract.events import Event, Notice, sse_frame
@@ -42,7 +43,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 @asynccontextmanager
 async def daemon(method: str, path: str, handler: Handler, *, token: str = TOKEN) -> AsyncIterator[DaemonClient]:
     app = Starlette(routes=[Route(path, handler, methods=[method])])
-    async with serving(app) as url, httpx2.AsyncClient(trust_env=False) as http:
+    async with serving(app) as url, DaemonHttp() as http:
         at = urlsplit(url)
         yield DaemonClient(at.hostname, at.port, token, 4, http)
 
@@ -89,6 +90,7 @@ async def test_secrets_are_sent_in_clear_and_the_generation_with_them():
         "name": "näme",
         "model": {"base_url": "http://ff-host:1", "api_key": "sk-1"},
         "git": None,
+        "existing": False,
     }
     assert Bind.model_validate(seen).model.api_key.get_secret_value() == "sk-1"
 
@@ -123,7 +125,7 @@ async def test_nonsense_is_named_so(content: bytes, status: int):
 
 
 async def test_nobody_there():
-    async with httpx2.AsyncClient(trust_env=False) as http, asyncio.timeout(3):
+    async with DaemonHttp() as http, asyncio.timeout(3):
         client = DaemonClient("127.0.0.1", 9, TOKEN, 1, http)
         with pytest.raises(VmUnreachable):
             await client.health()
@@ -212,6 +214,69 @@ async def test_a_line_without_end_is_refused():
     async with daemon("POST", "/v1/exec", answering(b"x" * (FRAME_BYTES_MAX + 100_000))) as client, client.execute(RUN) as frames:
         with pytest.raises(VmMisbehaved):
             await anext(frames)
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["ends", "hangs"])
+async def test_a_connection_serves_again_when_its_answer_was_heard_out(ends: bool):
+    seen = set()
+
+    async def execute(request: Request) -> Response:
+        seen.add(request.client)
+
+        async def body() -> AsyncIterator[bytes]:
+            yield lines(ExecExit(exit_code=0))
+            if not ends:
+                await asyncio.Event().wait()
+
+        return StreamingResponse(body())
+
+    async with daemon("POST", "/v1/exec", execute) as client, asyncio.timeout(5):
+        for _ in range(3):
+            async with client.execute(RUN) as heard:
+                assert [frame async for frame in heard] == [ExecExit(exit_code=0)]
+    assert len(seen) == (1 if ends else 3)
+
+
+async def test_a_kept_connection_that_died_is_not_taken():
+    seen = set()
+
+    async def health(request: Request) -> Response:
+        seen.add(request.client)
+        asyncio.get_running_loop().call_later(0.02, request.scope[TRANSPORT].close)
+        return Response(HEALTH.model_dump_json(), media_type="application/json")
+
+    async with daemon("GET", "/v1/health", health) as client:
+        for _ in range(2):
+            assert await client.health() == HEALTH
+            await asyncio.sleep(0.1)
+    assert len(seen) == 2
+
+
+async def test_a_peer_that_takes_nothing_is_left():
+    with socket.create_server(("127.0.0.1", 0)) as never_accepts:
+        url = f"http://127.0.0.1:{never_accepts.getsockname()[1]}/"
+        async with DaemonHttp() as http, asyncio.timeout(5):
+            with pytest.raises(Broken):
+                async with http.request("POST", url, headers={}, content=b"x" * 20_000_000, silence_s_max=0.3):
+                    pass
+
+
+async def test_a_body_may_be_sent_in_pieces():
+    async def echo(request: Request) -> Response:
+        return Response(await request.body(), headers={"X-Pieces": "yes"})
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for number in range(3):
+            yield str(number).encode()
+
+    app = Starlette(routes=[Route("/", echo, methods=["PUT"])])
+    async with (
+        serving(app, host="::1") as url,
+        DaemonHttp() as http,
+        http.request("PUT", url, headers={}, content=pieces(), silence_s_max=5) as answer,
+    ):
+        assert (await answer.some(), await answer.some()) == (b"012", b"")
+        assert (answer.status, answer.headers["x-pieces"]) == (200, "yes")
 
 
 @pytest.mark.parametrize("cancel", [True, False], ids=["cancelled", "closed"])

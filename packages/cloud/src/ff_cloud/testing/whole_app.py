@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx2
 from fastapi import FastAPI
 
 from ff_cloud.app import make_app
@@ -14,6 +13,7 @@ from ff_cloud.kit.secrets import Secrets
 from ff_cloud.settings import CloudSettings
 from ff_cloud.testing.accounts import MASTER
 from ff_cloud.vms.access import Daemons
+from ff_cloud.vms.daemon_http import DaemonHttp
 from ff_core.world import World
 
 
@@ -21,7 +21,7 @@ from ff_core.world import World
 async def whole_app(db: Database, world: World, **settings: Any) -> AsyncIterator[FastAPI]:
     """The app of the server, as ``make_app`` builds it; ``settings`` are fields of ``CloudSettings``."""
     secrets = Secrets(MASTER)
-    async with httpx2.AsyncClient(timeout=5.0, trust_env=False) as http:
+    async with DaemonHttp() as http:
         ways = Ways(GatewayAddress(url="http://gateway.invalid", port=1), secrets.gateway_token_key, git_hosts=())
         daemons = Daemons(secret=secrets.vm_token_key, ways=ways, http=http)
         yield make_app(settings=CloudSettings(**settings), db=db, secrets=secrets, daemons=daemons, world=world)

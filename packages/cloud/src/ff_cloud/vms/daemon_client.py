@@ -1,16 +1,20 @@
 """Calling the daemon of one VM. What comes back was written in a VM, so it is bounded and checked like any input."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
-import httpx2
 import structlog
 from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from ff_core.contract.daemon import GENERATION_HEADER, Bind, Health, PrepareRepository, Repository
+from ff_cloud.kit.correlation import outgoing_headers
+from ff_cloud.kit.tracing import UNTRACED, Tracing
+from ff_cloud.vms.daemon_http import Answer as HttpAnswer
+from ff_cloud.vms.daemon_http import Broken, DaemonHttp
+from ff_core.contract.daemon import GENERATION_HEADER, Bind, Health, PrepareRepository, Probe, Repository, Rest
 from ff_core.contract.events import Event
 from ff_core.contract.execution import EXEC_FRAME, ExecError, ExecExit, ExecFrame, ExecRequest
 from ff_core.contract.problem import Problem, RemoteProblem
@@ -22,13 +26,17 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-CONNECT_TIMEOUT_S = 3.0
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
+
 HEALTH_TIMEOUT_S = 5.0
+PROBE_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 30.0
 INTERRUPT_TIMEOUT_S = 60.0
 """The agent is given time to stop by itself."""
 GRACE_S = 15.0
 """What a daemon gets beyond a time limit that it keeps itself."""
+FAREWELL_S = 0.5
+"""From the last frame of a command to the end of its response."""
 SILENCE_S_MAX = 40.0
 """Without a byte on the event stream; the daemon sends a comment every 10 s."""
 POLL_S = 0.02
@@ -37,6 +45,7 @@ EVENT_BYTES_MAX = 4 * 1024 * 1024
 FRAME_BYTES_MAX = 4 * 1024 * 1024
 
 HEALTH: TypeAdapter[Health] = TypeAdapter(Health)
+PROBE: TypeAdapter[Probe] = TypeAdapter(Probe)
 REPOSITORY: TypeAdapter[Repository] = TypeAdapter(Repository)
 SESSION: TypeAdapter[SessionView] = TypeAdapter(SessionView)
 SESSIONS: TypeAdapter[list[SessionView]] = TypeAdapter(list[SessionView])
@@ -60,19 +69,22 @@ class VmMisbehaved(FFError):
 
 
 class DaemonClient:
-    """The daemon at ``address``; cheap to make, keeps nothing but the shared pool ``http`` (which must not use proxies).
+    """The daemon at ``address``; cheap to make, keeps nothing but the shared pool ``http``.
 
     All methods raise :class:`VmUnreachable` when there is no answer in time (what was asked may have happened),
     ``RemoteProblem`` with the daemon's own code when it refuses, and :class:`VmMisbehaved` for an answer out of bounds.
     Requests with an id (sessions, messages) may be repeated, as may everything else but ``execute``.
     """
 
-    def __init__(self, address: str, port: int, token: str, generation: int, http: httpx2.AsyncClient) -> None:
+    def __init__(
+        self, address: str, port: int, token: str, generation: int, http: DaemonHttp, tracing: Tracing = UNTRACED
+    ) -> None:
         host = f"[{address}]" if ":" in address else address
         self._base = f"http://{host}:{port}/v1"
         self._headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
         self._generation = {GENERATION_HEADER: str(generation)}
         self._http = http
+        self._tracing = tracing
 
     async def health(self, *, timeout_s: float = HEALTH_TIMEOUT_S) -> Health:
         """The daemon is alive; the only call that a daemon of another generation answers too."""
@@ -90,9 +102,21 @@ class DaemonClient:
         except TimeoutError as exc:
             raise VmUnreachable(f"The workspace's VM did not answer within {timeout_s:g} s of its start. Try again.") from exc
 
-    async def bind(self, wanted: Bind) -> Health:
+    async def bind(self, wanted: Bind, *, timeout_s: float = ANSWER_TIMEOUT_S) -> Health:
         """Give the VM to a workspace, or renew how its agents reach the model."""
-        return await self._call(HEALTH, "POST", "/bind", wanted)
+        return await self._call(HEALTH, "POST", "/bind", wanted, timeout_s=timeout_s)
+
+    async def probe(self) -> Probe:
+        """Have everything tried that an agent needs."""
+        return await self._call(PROBE, "POST", "/probe", timeout_s=PROBE_TIMEOUT_S)
+
+    async def rest(self, wanted: Rest) -> Health:
+        """Have it take nothing new, if nothing goes on (or in any case). ``vm_in_use`` when something does."""
+        return await self._call(HEALTH, "POST", "/rest", wanted)
+
+    async def end_rest(self) -> Health:
+        """Have it take work again."""
+        return await self._call(HEALTH, "DELETE", "/rest")
 
     async def prepare_repository(self, wanted: PrepareRepository) -> Repository:
         """Make the checkout; takes as long as the clone does, at most ``wanted.timeout_s`` and some grace."""
@@ -146,14 +170,12 @@ class DaemonClient:
         The daemon ends it when it stops, and when this reader is too slow.
         """
         params = {"after": str(after)}
-        async with self._open("GET", "/events", params=params, silence_s_max=SILENCE_S_MAX) as response:
-            try:
-                source = httpx2.EventSource(response, max_event_size=EVENT_BYTES_MAX)
-                async with aclosing(_frames(source)) as frames:
-                    async for frame in frames:
-                        yield _parse(EVENT, frame.data)
-            except httpx2.SSEError as exc:
-                raise VmMisbehaved from exc
+        async with (
+            self._open("GET", "/events", params=params, silence_s_max=SILENCE_S_MAX) as response,
+            aclosing(_event_data(response)) as found,
+        ):
+            async for data in found:
+                yield _parse(EVENT, data)
 
     async def _call(
         self,
@@ -185,27 +207,38 @@ class DaemonClient:
         silence_s_max: float,
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> AsyncIterator[httpx2.Response]:
+    ) -> AsyncIterator[HttpAnswer]:
         """A response that is no refusal, its body not read yet; closed with the block, however that is left."""
         try:
-            async with self._http.stream(
-                method,
-                self._base + path,
-                params=params,
-                content=None if body is None else to_json(revealed(body)),
-                headers={
-                    **self._headers,
-                    **(self._generation if headers is None else headers),
-                    **({"Content-Type": "application/json"} if body is not None else {}),
-                },
-                timeout=httpx2.Timeout(silence_s_max, connect=CONNECT_TIMEOUT_S, write=ANSWER_TIMEOUT_S),
-                follow_redirects=False,
-            ) as response:
-                if not response.is_success:
+            async with AsyncExitStack() as stack:
+                # The span ends with the head of the answer: what is streamed may take hours.
+                with self._tracing.span(f"daemon {method} {_template(path)}", kind="client") as span:
+                    response = await stack.enter_async_context(
+                        self._http.request(
+                            method,
+                            self._base + path,
+                            params=params,
+                            content=None if body is None else to_json(revealed(body)),
+                            headers={
+                                **self._headers,
+                                **(self._generation if headers is None else headers),
+                                **({"Content-Type": "application/json"} if body is not None else {}),
+                                **outgoing_headers(),
+                            },
+                            silence_s_max=silence_s_max,
+                        )
+                    )
+                    span.note({"http.response.status_code": response.status})
+                if not 200 <= response.status < 300:
                     raise _refusal(response, await _read(response))
                 yield response
-        except httpx2.RequestError as exc:
+        except Broken as exc:
             raise VmUnreachable from exc
+
+
+def _template(path: str) -> str:
+    """The path without what is different each time, for the name of a span."""
+    return _ID.sub("{id}", path)
 
 
 def revealed(value: Any) -> Any:
@@ -223,46 +256,54 @@ def revealed(value: Any) -> Any:
             return value
 
 
-def _refusal(response: httpx2.Response, content: bytes) -> FFError:
+def _refusal(response: HttpAnswer, content: bytes) -> FFError:
     """The error that a refusing response stands for."""
-    if response.status_code == 401:
+    if response.status == 401:
         # Only this VM's daemon knows its token: the VM is gone, and its address belongs to another one by now.
-        log.warning("daemon.token_refused", url=str(response.url))
+        log.warning("daemon.token_refused", url=response.url)
         return VmUnreachable()
     try:
         problem = Problem.model_validate_json(content)
-        return RemoteProblem(problem.model_copy(update={"status": response.status_code}))
+        return RemoteProblem(problem.model_copy(update={"status": response.status}))
     except ValidationError:
-        log.warning("daemon.no_problem_document", url=str(response.url), status=response.status_code)
+        log.warning("daemon.no_problem_document", url=response.url, status=response.status)
         return VmMisbehaved()
 
 
-async def _read(response: httpx2.Response) -> bytes:
+async def _read(response: HttpAnswer) -> bytes:
     content = bytearray()
-    async for chunk in response.aiter_bytes():
+    while chunk := await response.some():
         content += chunk
         if len(content) > RESPONSE_BYTES_MAX:
             raise VmMisbehaved
     return bytes(content)
 
 
-async def _exec_frames(response: httpx2.Response) -> AsyncGenerator[ExecFrame, None]:
+async def _exec_frames(response: HttpAnswer) -> AsyncGenerator[ExecFrame, None]:
     try:
         async with aclosing(_lines(response)) as lines:
             async for line in lines:
                 frame = _parse(EXEC_FRAME, line)
                 yield frame
                 if isinstance(frame, ExecExit | ExecError):
+                    await _hear_out(lines)
                     return
-    except httpx2.RequestError as exc:
+    except Broken as exc:
         raise VmUnreachable from exc
     raise VmUnreachable("The connection to the workspace's VM broke before the command ended.")
 
 
-async def _lines(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
+async def _hear_out(lines: AsyncGenerator[bytes, None]) -> None:
+    """Wait a moment for the end of a body that has said all: only then its connection serves again."""
+    with suppress(TimeoutError, Broken, VmMisbehaved):
+        async with asyncio.timeout(FAREWELL_S):
+            await anext(lines, None)
+
+
+async def _lines(response: HttpAnswer) -> AsyncGenerator[bytes, None]:
     """The complete lines of a body."""
     rest = b""
-    async for chunk in response.aiter_bytes():
+    while chunk := await response.some():
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             yield line
@@ -270,10 +311,21 @@ async def _lines(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
             raise VmMisbehaved
 
 
-async def _frames(source: httpx2.EventSource) -> AsyncGenerator[httpx2.ServerSentEvent, None]:
-    async for frame in source:
-        if frame.data:
-            yield frame
+async def _event_data(response: HttpAnswer) -> AsyncGenerator[bytes, None]:
+    """The data of each server-sent event; what else an event has is in the data too. One that does not end is dropped."""
+    data: list[bytes] = []
+    size = 0
+    async with aclosing(_lines(response)) as lines:
+        async for line in lines:
+            name, _, value = line.removesuffix(b"\r").partition(b":")
+            if name == b"data":
+                data.append(value.removeprefix(b" "))
+                size += len(value)
+                if size > EVENT_BYTES_MAX:
+                    raise VmMisbehaved
+            elif not name and not value and data:
+                yield b"\n".join(data)
+                data, size = [], 0
 
 
 def _parse(expected: TypeAdapter[T], content: bytes | str) -> T:
