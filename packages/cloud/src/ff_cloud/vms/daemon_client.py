@@ -1,9 +1,8 @@
 """Calling the daemon of one VM. What comes back was written in a VM, so it is bounded and checked like any input."""
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import structlog
@@ -11,7 +10,6 @@ from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from ff_cloud.kit.correlation import outgoing_headers
-from ff_cloud.kit.tracing import UNTRACED, Tracing
 from ff_cloud.vms.daemon_http import Answer as HttpAnswer
 from ff_cloud.vms.daemon_http import Broken, DaemonHttp
 from ff_core.contract.daemon import GENERATION_HEADER, Bind, Health, PrepareRepository, Probe, Repository, Rest
@@ -25,8 +23,6 @@ from ff_core.ids import RequestId, SessionId
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-
-_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 
 HEALTH_TIMEOUT_S = 5.0
 PROBE_TIMEOUT_S = 30.0
@@ -76,15 +72,12 @@ class DaemonClient:
     Requests with an id (sessions, messages) may be repeated, as may everything else but ``execute``.
     """
 
-    def __init__(
-        self, address: str, port: int, token: str, generation: int, http: DaemonHttp, tracing: Tracing = UNTRACED
-    ) -> None:
+    def __init__(self, address: str, port: int, token: str, generation: int, http: DaemonHttp) -> None:
         host = f"[{address}]" if ":" in address else address
         self._base = f"http://{host}:{port}/v1"
         self._headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
         self._generation = {GENERATION_HEADER: str(generation)}
         self._http = http
-        self._tracing = tracing
 
     async def health(self, *, timeout_s: float = HEALTH_TIMEOUT_S) -> Health:
         """The daemon is alive; the only call that a daemon of another generation answers too."""
@@ -210,35 +203,24 @@ class DaemonClient:
     ) -> AsyncIterator[HttpAnswer]:
         """A response that is no refusal, its body not read yet; closed with the block, however that is left."""
         try:
-            async with AsyncExitStack() as stack:
-                # The span ends with the head of the answer: what is streamed may take hours.
-                with self._tracing.span(f"daemon {method} {_template(path)}", kind="client") as span:
-                    response = await stack.enter_async_context(
-                        self._http.request(
-                            method,
-                            self._base + path,
-                            params=params,
-                            content=None if body is None else to_json(revealed(body)),
-                            headers={
-                                **self._headers,
-                                **(self._generation if headers is None else headers),
-                                **({"Content-Type": "application/json"} if body is not None else {}),
-                                **outgoing_headers(),
-                            },
-                            silence_s_max=silence_s_max,
-                        )
-                    )
-                    span.note({"http.response.status_code": response.status})
+            async with self._http.request(
+                method,
+                self._base + path,
+                params=params,
+                content=None if body is None else to_json(revealed(body)),
+                headers={
+                    **self._headers,
+                    **(self._generation if headers is None else headers),
+                    **({"Content-Type": "application/json"} if body is not None else {}),
+                    **outgoing_headers(),
+                },
+                silence_s_max=silence_s_max,
+            ) as response:
                 if not 200 <= response.status < 300:
                     raise _refusal(response, await _read(response))
                 yield response
         except Broken as exc:
             raise VmUnreachable from exc
-
-
-def _template(path: str) -> str:
-    """The path without what is different each time, for the name of a span."""
-    return _ID.sub("{id}", path)
 
 
 def revealed(value: Any) -> Any:
