@@ -5,7 +5,7 @@ import contextlib
 import importlib
 from types import ModuleType
 
-from ff_core.contract.daemon import Bind, ModelAccess, PrepareRepository, Repository, Use
+from ff_core.contract.daemon import Bind, ModelAccess, PrepareRepository, Repository, Rest, Use
 from ff_core.contract.workspace import WorkspaceStatus
 from ff_core.ids import WorkspaceId
 from ff_core.sessions.backend import AgentBackend, Backends, BackendSpec
@@ -14,6 +14,9 @@ from ff_core.sessions.service import Sessions
 from ff_core.settings import CoreSettings, make_folders
 from ff_core.store.engine import Store
 from ff_core.store.journal import Journal
+from ff_core.workspaces.errors import VmInUse
+from ff_core.workspaces.gate import Gate
+from ff_core.workspaces.processes import background
 from ff_core.workspaces.service import Workspaces
 from ff_core.world import World
 
@@ -29,6 +32,7 @@ class Engine:
         self._world = world
         self._store = store
         self.journal = Journal(store, world)
+        self.gate = Gate(world)
         self.workspaces = Workspaces(
             store=store,
             journal=self.journal,
@@ -36,8 +40,11 @@ class Engine:
             checkout=settings.repository,
             run_as=settings.run_as,
             allow_plain_http=settings.allow_plain_http,
+            gate=self.gate,
         )
-        self.sessions = Sessions(store=store, journal=self.journal, world=world, backends=backends or self._claude)
+        self.sessions = Sessions(
+            store=store, journal=self.journal, world=world, backends=backends or self._claude, gate=self.gate
+        )
         self._uses_claude = backends is None
         self._access: ModelAccess | None = None
         self._claude_module: asyncio.Task[ModuleType] | None = None
@@ -85,8 +92,32 @@ class Engine:
         return (None, 0) if workspace is None else (workspace.id, self.journal.last_seq(workspace.id))
 
     def use(self) -> Use:
-        """What goes on here now."""
-        return Use(turns=self.sessions.working(), commands=0, processes=0, followers=0, active_at=self._world.now())
+        """What goes on here now. Looks at every process of the host: microseconds for each."""
+        turns, processes = self.sessions.working(), background(self.settings.run_as)
+        gate = self.gate
+        if turns or gate.commands or processes or gate.followers:
+            gate.touch()
+        return Use(turns=turns, commands=gate.commands, processes=processes, followers=gate.followers, active_at=gate.active_at)
+
+    def rest(self, wanted: Rest) -> None:
+        """Take nothing new from now on; between the look and the rest nothing can have begun. May be repeated.
+
+        Raises ``VmInUse`` when something goes on, or did in the last ``idle_s``, unless that is forced.
+        """
+        if self.gate.resting:
+            return
+        if not wanted.force:
+            use = self.use()
+            idle_s = (self._world.now() - use.active_at).total_seconds()
+            if use.any or self.gate.requests or idle_s < wanted.idle_s:
+                raise VmInUse(use=use.model_dump(mode="json"))
+        self.gate.close()
+
+    async def end_rest(self) -> None:
+        """Take work again, and go on with the prompts that wait. May be repeated."""
+        self.gate.open()
+        if self.bound:
+            await self.sessions.resume_queues()
 
     async def stop(self) -> None:
         """Stop agents and preparation, then end all followers. Reading goes on. May be repeated."""

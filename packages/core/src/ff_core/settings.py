@@ -16,6 +16,7 @@ IMAGE_CLAUDE = Path("/opt/ff/bin/claude-as-dev")
 ENV_ROOT = "FF_ROOT"
 ENV_CLAUDE = "FF_CLAUDE"
 ENV_ALLOW_PLAIN_HTTP = "FF_ALLOW_PLAIN_HTTP"
+ENV_USER_ID = "FF_USER_ID"
 
 
 @dataclass(frozen=True)
@@ -50,26 +51,29 @@ class CoreSettings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "CoreSettings":
-        """Settings of a VM, where an empty variable counts as absent. FF_ROOT is for tests."""
+        """Settings of a VM, where an empty variable counts as absent. FF_ROOT and FF_USER_ID are for tests."""
         root = Path(env.get(ENV_ROOT) or "/workspace")
         claude = env.get(ENV_CLAUDE)
+        user_id = int(env.get(ENV_USER_ID) or DEV_ID)
         return cls(
             root=root,
             claude=Path(claude) if claude else _claude(),
-            run_as=RunAs(DEV_ID, DEV_ID, root / "home") if os.geteuid() == 0 else None,
+            run_as=RunAs(user_id, user_id, root / "home") if os.geteuid() == 0 else None,
             allow_plain_http=env.get(ENV_ALLOW_PLAIN_HTTP, "").lower() in {"1", "true", "yes", "on"},
         )
 
 
 def make_folders(settings: CoreSettings) -> None:
-    """Make what is missing of the folders, with their owners and modes. May be repeated.
+    """Make what is missing of the folders, with their owners and modes, also on an empty volume. May be repeated.
 
-    ``root`` itself stays ours: the user can neither replace ``.ff`` nor put something in the way of a clone.
+    ``root`` itself stays ours: the user can neither replace ``.ff`` nor put something in the way of a clone. The folder of
+    the checkout is ours too until a whole checkout takes its place, so that nothing can be written there and lost.
     """
     for folder, mode in ((settings.root, 0o755), (settings.private, 0o700), (settings.home, 0o700)):
         folder.mkdir(mode=mode, parents=True, exist_ok=True)
         if folder.stat().st_uid == os.geteuid():
             folder.chmod(mode)
+    settings.repository.mkdir(mode=0o755, exist_ok=True)
     if settings.run_as is not None:
         os.chown(settings.home, settings.run_as.uid, settings.run_as.gid)
 

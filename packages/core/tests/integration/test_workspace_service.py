@@ -164,9 +164,11 @@ async def test_an_empty_repository_on_the_branch_asked_for(host):
     assert (made.branch, made.head) == ("trunk", None)
 
 
-def test_a_host_that_lost_its_workspace_is_not_taken_for_a_new_one(host: Host) -> None:
+async def test_a_host_that_lost_its_workspace_is_not_taken_for_a_new_one(root):
+    host = Host(root)
     with pytest.raises(WorkspaceMissing):
         host.workspaces.bind(W, "demo", existing=True)
     assert host.workspaces.current() is None
     host.workspaces.bind(W, "demo")
     host.workspaces.bind(W, "demo", existing=True)
+    host.store.close()

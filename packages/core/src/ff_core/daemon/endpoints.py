@@ -7,13 +7,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ff_core.contract.daemon import Bind, Health, PrepareRepository
+from ff_core.contract.daemon import COPY_PARAMETER, Bind, Health, PrepareRepository, Rest
 from ff_core.contract.execution import MEDIA_TYPE, ExecRequest
 from ff_core.contract.session import Answer, Interrupt, NewMessage, NewSession
 from ff_core.daemon.bodies import cursor, read, say
 from ff_core.daemon.errors import NotBound
 from ff_core.daemon.execution import Execution
 from ff_core.daemon.following import HEARTBEAT_S, frames
+from ff_core.daemon.probing import probe
 from ff_core.daemon.settings import DaemonSettings
 from ff_core.engine import Engine
 from ff_core.ids import RequestId, SessionId, WorkspaceId
@@ -22,12 +23,17 @@ from ff_core.streaming import Stream
 
 
 class Endpoints:
-    """One method for each route. All but ``health`` and ``bind`` need a bound daemon."""
+    """One method for each route. All but ``health``, ``probe``, ``bind`` and ``rest`` need a bound daemon.
+
+    What changes something goes through the engine's gate: refused as a whole while the daemon rests, and known to be
+    under way until it is done. A body is read before that, because it may come as slowly as it likes.
+    """
 
     def __init__(
         self, engine: Engine, execution: Execution, settings: DaemonSettings, *, heartbeat_s: float = HEARTBEAT_S
     ) -> None:
         self._engine = engine
+        self._gate = engine.gate
         self._execution = execution
         self._settings = settings
         self._heartbeat_s = heartbeat_s
@@ -38,7 +44,10 @@ class Endpoints:
         session = "/v1/sessions/{session_id:uuid}"
         return [
             Route("/v1/health", self.health, methods=["GET"]),
+            Route("/v1/probe", self.probe, methods=["POST"]),
             Route("/v1/bind", self.bind, methods=["POST"]),
+            Route("/v1/rest", self.rest, methods=["POST"]),
+            Route("/v1/rest", self.end_rest, methods=["DELETE"]),
             Route("/v1/repository", self.prepare, methods=["PUT"]),
             Route("/v1/repository", self.repository, methods=["GET"]),
             Route("/v1/sessions", self.create_session, methods=["POST"]),
@@ -55,61 +64,93 @@ class Endpoints:
         """The daemon lives."""
         return say(self._health())
 
+    async def probe(self, _request: Request) -> Response:
+        """All that an agent works with is there."""
+        return say(await probe(self._engine.settings))
+
     async def bind(self, request: Request) -> Response:
-        """Whose VM this is, and how its agents reach the model."""
-        await self._engine.bind(await read(request, Bind))
+        """Whose VM this is, and how its agents reach the model. Also while it rests: what was asked before begins after."""
+        wanted = await read(request, Bind)
+        self._gate.touch()
+        await self._engine.bind(wanted)
+        return say(self._health())
+
+    async def rest(self, request: Request) -> Response:
+        """Take nothing new."""
+        self._engine.rest(await read(request, Rest))
+        return say(self._health())
+
+    async def end_rest(self, _request: Request) -> Response:
+        """Take work again."""
+        await self._engine.end_rest()
         return say(self._health())
 
     async def prepare(self, request: Request) -> Response:
         """Make the checkout; answers when it is there."""
         workspace_id = self._workspace()
-        return say(await self._engine.prepare(workspace_id, await read(request, PrepareRepository)))
+        wanted = await read(request, PrepareRepository)
+        with self._gate.request():
+            return say(await self._engine.prepare(workspace_id, wanted))
 
     async def repository(self, _request: Request) -> Response:
         """The checkout as it stands."""
-        return say(await self._engine.workspaces.status(self._workspace()))
+        workspace_id = self._workspace()
+        self._gate.touch()
+        return say(await self._engine.workspaces.status(workspace_id))
 
     async def create_session(self, request: Request) -> Response:
         """Open a conversation."""
         workspace_id = self._workspace()
         self._engine.workspaces.require_ready(workspace_id)
-        return say(await self._engine.sessions.create(workspace_id, await read(request, NewSession)), 201)
+        wanted = await read(request, NewSession)
+        with self._gate.request():
+            return say(await self._engine.sessions.create(workspace_id, wanted), 201)
 
     async def list_sessions(self, _request: Request) -> Response:
         """All conversations."""
-        views = self._engine.sessions.list(self._workspace())
+        workspace_id = self._workspace()
+        self._gate.touch()
+        views = self._engine.sessions.list(workspace_id)
         return Response(f"[{','.join(view.model_dump_json() for view in views)}]", media_type="application/json")
 
     async def get_session(self, request: Request) -> Response:
         """One conversation."""
         self._workspace()
+        self._gate.touch()
         return say(self._engine.sessions.get(_session(request)))
 
     async def send(self, request: Request) -> Response:
         """Take a prompt."""
         self._workspace()
-        return say(await self._engine.sessions.send(_session(request), await read(request, NewMessage)), 202)
+        wanted = await read(request, NewMessage)
+        with self._gate.request():
+            return say(await self._engine.sessions.send(_session(request), wanted), 202)
 
     async def interrupt(self, request: Request) -> Response:
         """Stop the turn."""
         self._workspace()
-        return say(await self._engine.sessions.interrupt(_session(request), await read(request, Interrupt)))
+        wanted = await read(request, Interrupt)
+        with self._gate.request():
+            return say(await self._engine.sessions.interrupt(_session(request), wanted))
 
     async def answer(self, request: Request) -> Response:
         """Answer what the agent asked."""
         self._workspace()
+        wanted = await read(request, Answer)
         request_id = RequestId(_uuid(request, "request_id"))
-        return say(await self._engine.sessions.answer(_session(request), request_id, await read(request, Answer)))
+        with self._gate.request():
+            return say(await self._engine.sessions.answer(_session(request), request_id, wanted))
 
     async def execute(self, request: Request) -> Response:
-        """Run a command."""
+        """Run a command; it goes through the gate itself, for as long as it runs."""
         self._workspace()
         return Stream(self._execution.run(await read(request, ExecRequest)), MEDIA_TYPE)
 
     async def events(self, request: Request) -> Response:
         """Follow the journal."""
         follower = self._engine.journal.follow(self._workspace(), cursor(request))
-        return Stream(frames(follower, self._heartbeat_s), "text/event-stream")
+        watching = None if request.query_params.get(COPY_PARAMETER) == "1" else self._gate.follower()
+        return Stream(frames(follower, self._heartbeat_s, watching=watching), "text/event-stream")
 
     def _workspace(self) -> WorkspaceId:
         workspace = self._engine.workspaces.current() if self._engine.bound else None
@@ -119,6 +160,7 @@ class Endpoints:
 
     def _health(self) -> Health:
         workspace_id, seq = self._engine.last_seq()
+        use = self._engine.use()
         return Health(
             vm_id=self._settings.vm_id,
             generation=self._settings.generation,
@@ -127,8 +169,9 @@ class Endpoints:
             bound=self._engine.bound,
             workspace_id=workspace_id,
             journal_seq=seq,
-            working=self._engine.sessions.working(),
-            use=self._engine.use(),
+            working=use.turns,
+            use=use,
+            resting=self._gate.resting,
         )
 
 

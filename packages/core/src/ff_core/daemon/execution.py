@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 from ff_core.contract.base import Channel
@@ -11,15 +11,21 @@ from ff_core.contract.execution import ExecExit, ExecFrame, ExecOutput, ExecRequ
 from ff_core.daemon.errors import CommandMissing, ExecCwdOutside, TooManyCommands
 from ff_core.process import FolderMissing, ProgramMissing, ProgramTimedOut, Running, clean_env, stream
 from ff_core.settings import CoreSettings
+from ff_core.workspaces.errors import WorkspaceNotReady
+from ff_core.workspaces.gate import Gate
 
 COMMANDS_MAX = 32
 
 
 class Execution:
-    """Commands that run now, at most ``commands_max``."""
+    """Commands that run now, at most ``commands_max``. ``ready`` says whether the checkout is there."""
 
-    def __init__(self, settings: CoreSettings, *, commands_max: int = COMMANDS_MAX) -> None:
+    def __init__(
+        self, settings: CoreSettings, gate: Gate, ready: Callable[[], bool], *, commands_max: int = COMMANDS_MAX
+    ) -> None:
         self._settings = settings
+        self._gate = gate
+        self._ready = ready
         self._commands_max = commands_max
         self._running: set[Running] = set()
         self._slots = commands_max
@@ -29,15 +35,16 @@ class Execution:
 
         Closing the generator kills the command and its process group; when the command ends by itself, what it put
         into the background lives on, as with a shell. Raises ``CommandMissing``, ``ExecCwdOutside``,
-        ``FolderMissing``, ``TooManyCommands``.
+        ``FolderMissing``, ``TooManyCommands``, ``VmResting``, ``WorkspaceNotReady``.
         """
         if self._slots <= 0:
             raise TooManyCommands(f"{self._commands_max} commands run in this workspace already; wait until one has ended.")
         self._slots -= 1
         try:
-            async with contextlib.aclosing(self._frames(request)) as frames:
-                async for frame in frames:
-                    yield frame
+            with self._gate.command():
+                async with contextlib.aclosing(self._frames(request)) as frames:
+                    async for frame in frames:
+                        yield frame
         finally:
             self._slots += 1
 
@@ -47,7 +54,7 @@ class Execution:
 
     async def _frames(self, request: ExecRequest) -> AsyncGenerator[bytes, None]:
         settings = self._settings
-        cwd = await asyncio.to_thread(resolve, settings, request.cwd)
+        cwd = resolve(settings, request.cwd, ready=self._ready())
         try:
             async with stream(
                 request.argv,
@@ -75,20 +82,27 @@ class Execution:
             raise CommandMissing(exc.detail) from exc
 
 
-def resolve(settings: CoreSettings, cwd: str | None) -> Path:
-    """The folder that ``cwd`` means, all links followed. Raises ``ExecCwdOutside`` or ``FolderMissing``.
+def resolve(settings: CoreSettings, cwd: str | None, *, ready: bool) -> Path:
+    """The folder that ``cwd`` means, all links followed; without one the repository, or HOME until that is ``ready``.
 
+    Raises ``ExecCwdOutside``, ``FolderMissing``, or ``WorkspaceNotReady`` for a folder in a repository that is not there.
     The user may swap a link after this look; then the command stands in a folder that its user can't use.
     """
+    if cwd is None and not ready:
+        return settings.home
     try:
         folder = (settings.repository / (cwd or "")).resolve()
-        inside = any(folder.is_relative_to(allowed.resolve()) for allowed in (settings.repository, settings.home))
-        if inside and not folder.is_dir():
-            raise FolderMissing(f"The folder {cwd or 'repo'} does not exist in the workspace.")
+        in_repository = folder.is_relative_to(settings.repository.resolve())
+        inside = in_repository or folder.is_relative_to(settings.home.resolve())
+        there = inside and folder.is_dir()
     except (OSError, RuntimeError, ValueError) as exc:  # a loop of links, a name too long, a surrogate
         raise ExecCwdOutside("The folder to run the command in can't be reached.") from exc
     if not inside:
         raise ExecCwdOutside
+    if in_repository and not ready:
+        raise WorkspaceNotReady
+    if not there:
+        raise FolderMissing(f"The folder {cwd or 'repo'} does not exist in the workspace.")
     return folder
 
 

@@ -39,7 +39,7 @@ def settle() -> None:
 async def serve(settings: DaemonSettings, core: CoreSettings) -> None:
     """Serve until told to stop, then stop within 5 s: agents first."""
     engine = await Engine.open(core, SystemWorld())
-    execution = Execution(core)
+    execution = Execution(core, engine.gate, engine.workspaces.ready)
 
     async def stop() -> None:
         await asyncio.gather(engine.stop(), execution.close())

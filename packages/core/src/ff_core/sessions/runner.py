@@ -36,6 +36,7 @@ from ff_core.sessions.errors import AgentGone, RequestSettled, ResumeFailed
 from ff_core.sessions.ledger import INTERRUPTED, Ledger
 from ff_core.store.journal import Journal
 from ff_core.store.sessions import SessionRow
+from ff_core.workspaces.gate import Gate
 from ff_core.world import World
 
 IDLE_CLOSE_S = 900.0
@@ -53,10 +54,18 @@ class Runner:
     """One session's life. :meth:`wake` may be called at any time and as often as one likes."""
 
     def __init__(
-        self, ledger: Ledger, row: SessionRow, *, journal: Journal, world: World, backends: Backends, idle_close_s: float
+        self,
+        ledger: Ledger,
+        row: SessionRow,
+        *,
+        journal: Journal,
+        world: World,
+        backends: Backends,
+        gate: Gate,
+        idle_close_s: float,
     ) -> None:
         self.ledger = ledger
-        self._row, self._world, self._backends, self._idle_close_s = row, world, backends, idle_close_s
+        self._row, self._world, self._backends, self._gate, self._idle_close_s = row, world, backends, gate, idle_close_s
 
         def publish(delta: MessageDelta) -> None:
             journal.hint(row.workspace_id, delta, row.id)
@@ -71,11 +80,17 @@ class Runner:
         self._closing = False
         self._waiting: dict[RequestId, tuple[ToolCall, asyncio.Future[Decision]]] = {}
 
+    @property
+    def busy(self) -> bool:
+        """In the middle of something, or about to be: a prompt was taken and its agent is not started yet."""
+        about_to = self._wanted and self._task is not None and not self._task.done()
+        return about_to or not self.ledger.resting
+
     def wake(self) -> None:
         """There may be a prompt to give."""
         self._wanted = True
         self._news.set()
-        if (self._task is None or self._task.done()) and not self._closing:
+        if (self._task is None or self._task.done()) and not self._halted:
             self._task = asyncio.create_task(self._run(), name=f"session-{self._row.id}")
 
     async def interrupt(self) -> bool:
@@ -115,8 +130,12 @@ class Runner:
         task.cancel()
         await asyncio.wait([task], timeout=CLOSE_TIMEOUT_S)
 
+    @property
+    def _halted(self) -> bool:
+        return self._closing or self._gate.resting
+
     async def _run(self) -> None:
-        while self._wanted and not self._closing:
+        while self._wanted and not self._halted:
             self._wanted = False
             try:
                 if self.ledger.has_queued():
@@ -190,7 +209,7 @@ class Runner:
         while not pump.done() and not self._closing:
             self._wanted = False
             self._news.clear()
-            message = self.ledger.take()
+            message = None if self._gate.resting else self.ledger.take()
             if message is not None:
                 try:
                     await backend.send(message.id, message.text)
@@ -230,6 +249,7 @@ class Runner:
                 self._deltas.void()
                 return
             case Noted():
+                self._gate.touch()
                 self._deltas.stored(replaces=isinstance(fact.body, MessageAssistant | Thinking))
                 self.ledger.note(fact.body)
                 return
@@ -248,11 +268,13 @@ class Runner:
                 self._died = fact
                 # Only a prompt sent from now on starts an agent again: what waits must not be thrown at a dying one.
                 self._wanted = False
+        self._gate.touch()
         self._turned.set()
         self._news.set()
 
     def _end(self, pump: asyncio.Task[None]) -> None:
         """Write how the agent ended."""
+        self._gate.touch()
         self._deltas.stored(replaces=True)
         broken = None if pump.cancelled() else pump.exception()
         died = self._died

@@ -40,6 +40,7 @@ from ff_core.sessions.texts import clean
 from ff_core.store.engine import Store, Tx
 from ff_core.store.journal import Journal
 from ff_core.store.sessions import SessionRow, SessionTable
+from ff_core.workspaces.gate import Gate
 from ff_core.world import World
 
 T = TypeVar("T")
@@ -49,13 +50,22 @@ class Sessions:
     """All sessions of one store. Call :meth:`recover` once before anything else, :meth:`close` at the end.
 
     ``backends`` starts an agent; it is called when a prompt waits and none lives. ``idle_close_s``: an agent that
-    rests this long is ended; its session becomes IDLE and the next prompt resumes it.
+    rests this long is ended; its session becomes IDLE and the next prompt resumes it. While ``gate`` is closed no prompt
+    is given to an agent; :meth:`resume_queues` goes on with them.
     """
 
     def __init__(
-        self, *, store: Store, journal: Journal, world: World, backends: Backends, idle_close_s: float = IDLE_CLOSE_S
+        self,
+        *,
+        store: Store,
+        journal: Journal,
+        world: World,
+        backends: Backends,
+        gate: Gate | None = None,
+        idle_close_s: float = IDLE_CLOSE_S,
     ) -> None:
         self._store, self._journal, self._world = store, journal, world
+        self._gate = gate or Gate(world)
         self._backends, self._idle_close_s = backends, idle_close_s
         self._runners: dict[SessionId, Runner] = {}
         self._closing = False
@@ -175,7 +185,7 @@ class Sessions:
 
     def working(self) -> int:
         """How many sessions are in the middle of something, waits for the user included."""
-        return sum(not runner.ledger.resting for runner in self._runners.values())
+        return sum(runner.busy for runner in self._runners.values())
 
     def _runner(self, session_id: SessionId) -> Runner:
         if session_id not in self._runners:
@@ -187,6 +197,7 @@ class Sessions:
                 journal=self._journal,
                 world=self._world,
                 backends=self._backends,
+                gate=self._gate,
                 idle_close_s=self._idle_close_s,
             )
         return self._runners[session_id]

@@ -21,6 +21,7 @@ from ff_core.store.engine import Store
 from ff_core.store.journal import Journal
 from ff_core.workspaces import repository as rows
 from ff_core.workspaces.errors import AlreadyBound, RepositoryDiffers, WorkspaceMissing, WorkspaceNotReady
+from ff_core.workspaces.gate import Gate
 from ff_core.workspaces.output import Output
 from ff_core.world import World
 
@@ -47,7 +48,9 @@ class Workspaces:
         checkout: Path,
         run_as: RunAs | None,
         allow_plain_http: bool,
+        gate: Gate | None = None,
     ) -> None:
+        self._gate = gate or Gate(world)
         self._store = store
         self._journal = journal
         self._world = world
@@ -87,6 +90,11 @@ class Workspaces:
             await gateway.install(access, home=home, run_as=self._run_as)
         except FFError as error:
             self._say(workspace_id, f"{error.detail}\n", process="git")
+
+    def ready(self) -> bool:
+        """Whether the checkout is there."""
+        current = self.current()
+        return current is not None and current.status is WorkspaceStatus.READY
 
     def require_ready(self, workspace_id: WorkspaceId) -> None:
         """Raise ``WorkspaceNotReady`` unless the checkout is there."""
@@ -147,7 +155,8 @@ class Workspaces:
     async def _prepare(self, workspace_id: WorkspaceId, order: "_Order") -> Repository:
         output = Output(lambda text: self._say(workspace_id, text), self._world.now)
         try:
-            await self._fetch(order, output)
+            with self._gate.command(begun=True):
+                await self._fetch(order, output)
         except Exception as exc:
             error = exc if isinstance(exc, FFError) else FFError()
             output.flush()

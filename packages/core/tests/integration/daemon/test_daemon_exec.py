@@ -141,3 +141,33 @@ def test_commands_at_once_are_bounded_and_slots_come_back(bound, eventually):
         for holder in holders:
             holder.join()
     eventually(lambda: bound.http.post("/v1/exec", json={"argv": ["true"]}).status_code == 200)
+
+
+@pytest.fixture
+def unprepared(daemon, bind_body):
+    assert daemon.start().http.post("/v1/bind", json=bind_body).status_code == 200
+    return daemon
+
+
+def test_before_the_repository_is_there_commands_stand_in_the_home_folder(unprepared):
+    home = unprepared.root / "home"
+    assert text(unprepared.exec("pwd")).decode().strip() == str(home)
+    unprepared.exec("mkdir", "-p", "deep")
+    assert text(unprepared.exec("pwd", cwd="../home/deep")).decode().strip() == str(home / "deep")
+    for cwd in ("", ".", "src", "../repo", str(unprepared.root / "repo"), "../home/link"):
+        unprepared.exec("ln", "-sfn", "../repo", "link")
+        response = unprepared.http.post("/v1/exec", json={"argv": ["pwd"], "cwd": cwd})
+        assert (response.status_code, response.json()["code"]) == (409, "workspace_not_ready"), cwd
+    for cwd, code in (("..", "exec_cwd_outside"), ("../home/none", "folder_missing")):
+        assert unprepared.http.post("/v1/exec", json={"argv": ["pwd"], "cwd": cwd}).json()["code"] == code
+    assert unprepared.http.put("/v1/repository", json={}).status_code == 200
+    assert text(unprepared.exec("pwd")).decode().strip() == str(unprepared.root / "repo")
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="the owners differ only for root")
+def test_nothing_can_be_put_where_the_checkout_will_be(unprepared):
+    repo = unprepared.root / "repo"
+    for attempt in (f"touch {repo}/x", f"rmdir {repo}", f"mv {repo} {repo}2", f"touch {unprepared.root}/x"):
+        assert unprepared.exec("sh", "-c", attempt)[-1].exit_code != 0, attempt
+    assert unprepared.http.put("/v1/repository", json={}).status_code == 200
+    assert unprepared.exec("touch", "x")[-1].exit_code == 0
