@@ -125,7 +125,6 @@ class OperationMetrics:
         self._running = Gauge("ff_operations_running", "Operations that this process holds.", registry=registry)
         self._due = Gauge("ff_operations_due", "Operations that wait for a worker.", registry=registry)
         self._due_age = Gauge("ff_operations_due_age_seconds", "How long the oldest of those waits.", registry=registry)
-        self._stuck = Gauge("ff_operations_stuck", "Operations that somebody has to look at.", registry=registry)
 
     def expect(self, kind: str, steps: Iterable[str]) -> None:
         """This process carries out operations of ``kind``."""
@@ -149,11 +148,10 @@ class OperationMetrics:
         """How many are held is asked at each scrape."""
         self._running.set_function(running)
 
-    def due(self, count: int, oldest_age_s: float, stuck: int) -> None:
-        """How many operations wait for a worker, how long the oldest, and how many nobody can help."""
+    def due(self, count: int, oldest_age_s: float) -> None:
+        """How many operations wait for a worker, and how long the oldest does."""
         self._due.set(count)
         self._due_age.set(oldest_age_s)
-        self._stuck.set(stuck)
 
 
 class VmMetrics:

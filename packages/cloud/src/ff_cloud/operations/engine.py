@@ -13,7 +13,10 @@ import structlog
 
 from ff_cloud.kit.db import Database
 from ff_cloud.kit.errors import DatabaseUnavailable
+from ff_cloud.kit.heartbeats import UNHEARD, Pulse
+from ff_cloud.kit.metrics import Metrics, OperationMetrics
 from ff_cloud.kit.notify import Listener, Missed
+from ff_cloud.kit.tracing import UNTRACED, Tracing
 from ff_cloud.operations import service
 from ff_cloud.operations.lease import Lease, LeaseRepository, kinds_claimed
 from ff_cloud.operations.machine import Limits
@@ -41,13 +44,21 @@ class Operations:
         *,
         limits: Limits | None = None,
         crash: Crash = lambda _place: None,
+        metrics: OperationMetrics | None = None,
+        tracing: Tracing = UNTRACED,
+        pulse: Pulse = UNHEARD,
     ) -> None:
         self._db = db
         self._kinds = {kind.name: kind for kind in kinds}
         self._step_names = kinds_claimed(kinds)
         self._world = world
         self._limits = limits or Limits()
-        self._tools = Tools(db, self._limits, crash)
+        metrics = metrics or Metrics.build().operations
+        for kind in kinds:
+            metrics.expect(kind.name, [step.name for step in kind.steps])
+        metrics.watch_running(lambda: len(self._runs))
+        self._tools = Tools(db, self._limits, crash, metrics, tracing)
+        self._pulse = pulse
         self._name = f"{socket.gethostname()}:{os.getpid()}:{world.new_id().hex[-6:]}"
         self._runs: dict[asyncio.Task[None], Run] = {}
         self._due = asyncio.Event()
@@ -84,6 +95,8 @@ class Operations:
             self._due.clear()
             free = concurrency_max - len(self._runs)
             claimed = await self._claim_some(free) if free else []
+            if not free:
+                self._pulse.ok()  # hands full is no failure; how long others wait is told apart
             for op in claimed:
                 run = Run(op, self._kinds[op.kind], self._tools)
                 task = asyncio.create_task(run.carry_on(), name=f"operation {op.kind} {op.id}")
@@ -95,12 +108,15 @@ class Operations:
     async def _claim_some(self, rows_max: int) -> list[Operation]:
         try:
             async with self._db.system_transaction() as tx:
-                return await LeaseRepository(tx).claim(
+                claimed = await LeaseRepository(tx).claim(
                     self._name, self._step_names, lease_s=self._limits.lease_s, rows_max=rows_max
                 )
         except DatabaseUnavailable as error:
             log.warning("operations.cannot_claim", reason=error.detail)
+            self._pulse.failed(error)
             return []
+        self._pulse.ok()
+        return claimed
 
     async def _renew(self) -> None:
         loop = asyncio.get_running_loop()

@@ -1,6 +1,7 @@
 """What can go wrong with operations."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from ff_core.errors import Conflict, FFError, TimedOut
 
@@ -53,11 +54,13 @@ class Later(FFError):
     code = "waiting"
     status = 503
 
-    def __init__(self, detail: str, *, delay_s: float, code: str = "waiting") -> None:
+    def __init__(self, detail: str, *, delay_s: float, code: str = "waiting", state: Mapping[str, Any] | None = None) -> None:
         super().__init__(detail)
         self.delay_s = delay_s
         self.shown_code = code
         """What the operation shows while it waits. It is no failure: the attempt does not count."""
+        self.state = state or {}
+        """Merged into the operation's state, such as its place in a queue."""
 
 
 class LeaseLost(Exception):

@@ -114,12 +114,22 @@ class LeaseRepository:
             error_message=error[1],
         )
 
-    async def release(self, op: Operation, delay_s: float, error: tuple[str, str] | None, *, counted: bool = True) -> Operation:
+    async def release(
+        self,
+        op: Operation,
+        delay_s: float,
+        error: tuple[str, str] | None,
+        *,
+        counted: bool = True,
+        patch: Mapping[str, Any] | None = None,
+    ) -> Operation:
         """Let go for ``delay_s`` after a failure; ``error`` is shown meanwhile (None keeps what is there).
 
-        An attempt that is not ``counted`` was no failure, only a wait.
+        An attempt that is not ``counted`` was no failure, only a wait; ``patch`` is merged into the state.
         """
         values: dict[str, Any] = {} if error is None else {"error_code": error[0], "error_message": error[1]}
+        if patch:
+            values["state"] = operations.c.state.op("||")(cast(dict(patch), JSONB))
         if not counted:
             values["attempts"] = func.greatest(operations.c.attempts - 1, 0)
         return await self._write(op, status=Status.QUEUED, lease_until=None, run_at=_in(delay_s), **values)

@@ -59,6 +59,8 @@ class Operation:
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None
+    request_id: str | None = None
+    """Of the request that ordered it; log lines and calls of daemons carry it. None for the server's own acts."""
 
     @property
     def effect_key(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Row, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
+from ff_cloud.kit import correlation
 from ff_cloud.kit.db import SystemTx, Tx
 from ff_cloud.operations.model import Direction, Operation, Status
 from ff_cloud.operations.tables import CHANNEL, operations
@@ -43,13 +44,15 @@ class OperationRepository:
         delay_s: float = 0.0,
         done: int = 0,
     ) -> bool:
-        """Order an operation; False when there is an active one on ``key``.
+        """Order an operation; False when there is an active one on ``key``. It remembers the request that orders it.
 
         ``delay_s``: not before then, unless :meth:`hasten` says so. ``done``: how many of its steps whoever orders it takes
         care of himself.
         """
         row: dict[str, Any] = {"id": id, "user_id": user_id, "kind": kind, "key": key}
-        row |= {"input": dict(input), "cancellable": cancellable}
+        row |= {"input": dict(input), "cancellable": cancellable, "request_id": correlation.request_id()}
+        if (place := correlation.traceparent()) is not None:
+            row["input"][correlation.TRACEPARENT] = place
         if delay_s:
             row["run_at"] = func.clock_timestamp() + timedelta(seconds=delay_s)
         if done:
@@ -66,6 +69,10 @@ class OperationRepository:
     async def active(self, key: str) -> Operation | None:
         """The active operation on ``key``."""
         return await self._one(select(*COLUMNS).where(operations.c.key == key, _ACTIVE))
+
+    async def active_keys(self) -> set[str]:
+        """The keys of all active operations that ``tx`` may see."""
+        return set((await self._tx.execute(select(operations.c.key).where(_ACTIVE))).scalars())
 
     async def latest(self, key: str) -> Operation | None:
         """The newest operation on ``key``, active or not."""
@@ -104,6 +111,16 @@ class OperationRepository:
             _ACTIVE, operations.c.kind.in_(kinds), operations.c.step_name == step_name, operations.c.created_at < moment
         )
         return int(await self._tx.scalar(ahead) or 0)
+
+    async def due(self) -> tuple[int, float]:
+        """How many operations wait for a worker to take them on, and for how many seconds the oldest does."""
+        now = func.clock_timestamp()
+        free = operations.c.lease_until.is_(None) | (operations.c.lease_until < now)
+        since = func.greatest(operations.c.run_at, operations.c.lease_until)
+        age = func.coalesce(func.extract("epoch", now - func.min(since)), 0)
+        query = select(func.count().label("waiting"), age.label("age_s")).where(_ACTIVE, operations.c.run_at <= now, free)
+        row = (await self._tx.execute(query)).mappings().one()
+        return int(row["waiting"]), float(row["age_s"])
 
     async def delete_finished(self, *, older_than_s: float, rows_max: int) -> int:
         """Forget up to ``rows_max`` operations that ended well before; stuck ones stay. Returns how many went."""

@@ -1,6 +1,7 @@
 """One operation on one worker, from its claim until it is settled, released or lost."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,9 +9,12 @@ from enum import Enum, auto
 
 import structlog
 
+from ff_cloud.kit.correlation import TRACEPARENT, on_behalf_of, within
 from ff_cloud.kit.db import Database
 from ff_cloud.kit.errors import DatabaseUnavailable
-from ff_cloud.operations.errors import LeaseLost, OperationCancelled, StepTimedOut
+from ff_cloud.kit.metrics import AttemptOutcome, OperationMetrics, OperationOutcome
+from ff_cloud.kit.tracing import Tracing
+from ff_cloud.operations.errors import Later, LeaseLost, OperationCancelled, StepTimedOut
 from ff_cloud.operations.lease import Lease, LeaseRepository
 from ff_cloud.operations.machine import Limits, Perform, Retry, Settle, TurnBack, after_failure, describe, next_move
 from ff_cloud.operations.model import Direction, Effects, Kind, Operation, Status, Step
@@ -20,6 +24,9 @@ log = structlog.get_logger(__name__)
 
 Crash = Callable[[str], None]
 """Called with the name of each place where a death would hurt, such as ``clone:do:before_commit``; tests die there."""
+
+
+_OUTCOMES: dict[Status, OperationOutcome] = {Status.DONE: "done", Status.UNDONE: "undone", Status.STUCK: "stuck"}
 
 
 class Interrupt(Enum):
@@ -44,6 +51,8 @@ class Tools:
     db: Database
     limits: Limits
     crash: Crash
+    metrics: OperationMetrics
+    tracing: Tracing
 
 
 class Run:
@@ -74,7 +83,15 @@ class Run:
             self._step.cancel()
 
     async def carry_on(self) -> None:
-        """Return when the operation is settled, released for a retry, handed back, or no longer ours."""
+        """Return when the operation is settled, released for a retry, handed back, or no longer ours.
+
+        All of it, calls of daemons included, happens under the id of the request that ordered it; without one, under its own.
+        """
+        id_ = self.op.request_id or f"operation-{self.op.id}"
+        with on_behalf_of(id_), within(self.op.input.get(TRACEPARENT)):
+            await self._carry_on()
+
+    async def _carry_on(self) -> None:
         try:
             while await self._advance():
                 pass
@@ -106,7 +123,7 @@ class Run:
         forward = self.op.direction is Direction.FORWARD
         place = f"{step.name}:{'do' if forward else 'undo'}"
         self._tools.crash(f"{place}:before")
-        effects = await self._call(step, forward=forward)
+        effects = await self._attempt(step, forward=forward)
         self._tools.crash(f"{place}:after_effect")
         async with self._tools.db.system_transaction() as tx:
             op = await LeaseRepository(tx).checkpoint(self.op, self._kind, effects.state, lease_s=self._limits.lease_s)
@@ -116,6 +133,24 @@ class Run:
             self._tools.crash(f"{place}:before_commit")
         self.op = op
         self._tools.crash(f"{place}:after_commit")
+
+    async def _attempt(self, step: Step, *, forward: bool) -> Effects:
+        """Call the step, counted and traced."""
+        outcome: AttemptOutcome = "interrupted"
+        began = time.perf_counter()
+        name = f"{self.op.kind} {step.name}" + ("" if forward else " undo")
+        try:
+            with self._tools.tracing.span(name, attributes={"ff.operation": str(self.op.id), "ff.attempt": self.op.attempts}):
+                effects = await self._call(step, forward=forward)
+            outcome = "done" if forward else "undone"
+            return effects
+        except _Interrupted:
+            raise
+        except Exception as error:
+            outcome = "waiting" if isinstance(error, Later) else "failed"
+            raise
+        finally:
+            self._tools.metrics.attempted(self.op.kind, step.name, outcome, time.perf_counter() - began)
 
     async def _call(self, step: Step, *, forward: bool) -> Effects:
         if self._is_interrupted():
@@ -195,7 +230,9 @@ class Run:
                 if attempts >= self._limits.attempts_max and shown is not None:
                     self._log.error("operation.only_forward_and_failing", step=step, attempts=attempts)
                 async with self._tools.db.system_transaction() as tx:
-                    await LeaseRepository(tx).release(self.op, delay_s, shown, counted=counted)
+                    await LeaseRepository(tx).release(
+                        self.op, delay_s, shown, counted=counted, patch=error.state if isinstance(error, Later) else {}
+                    )
             case Settle(status):
                 await self._give_up(status)
         return False
@@ -214,6 +251,8 @@ class Run:
     def _report_end(self, op: Operation) -> None:
         level = self._log.error if op.status is Status.STUCK else self._log.info
         level("operation.settled", status=op.status, code=op.error_code, step=op.step_name)
+        took = (op.finished_at or op.updated_at) - op.created_at
+        self._tools.metrics.settled(op.kind, _OUTCOMES[op.status], took.total_seconds())
 
 
 def _facts(error: FFError) -> dict[str, str]:

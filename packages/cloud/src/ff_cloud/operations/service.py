@@ -23,6 +23,7 @@ async def start(
     cancellable: bool = True,
     delay_s: float = 0.0,
     done: int = 0,
+    id: OperationId | None = None,  # noqa: A002
 ) -> OperationId:
     """Order an operation of ``kind`` on the thing ``key``; a worker takes it on when ``tx`` has committed.
 
@@ -30,7 +31,7 @@ async def start(
     :class:`OperationActive` when one is active on ``key``; ``tx`` is still good then. ``delay_s`` and ``done``: see
     ``OperationRepository.insert``.
     """
-    id_ = OperationId(world.new_id())
+    id_ = id or OperationId(world.new_id())
     repository = OperationRepository(tx)
     inserted = await repository.insert(
         id=id_, user_id=user_id, kind=kind, key=key, input=input, cancellable=cancellable, delay_s=delay_s, done=done
@@ -63,6 +64,16 @@ async def request_cancel(tx: Tx | SystemTx, key: str) -> OperationId | None:
     if active.cancel_requested:
         return active.id
     raise OperationNotCancellable
+
+
+async def active_keys(tx: SystemTx) -> set[str]:
+    """What operations are active on, whoever's they are."""
+    return await OperationRepository(tx).active_keys()
+
+
+async def due(tx: SystemTx) -> tuple[int, float]:
+    """How many operations wait for a worker to take them on, and for how many seconds the oldest does (0 without any)."""
+    return await OperationRepository(tx).due()
 
 
 async def forget_finished(tx: SystemTx, *, older_than_s: float = 30 * 86_400, rows_max: int = 1000) -> int:

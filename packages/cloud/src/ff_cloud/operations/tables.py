@@ -32,6 +32,7 @@ operations = Table(
     Column("created_at", _MOMENT, nullable=False),
     Column("updated_at", _MOMENT, nullable=False),
     Column("finished_at", _MOMENT),
+    Column("request_id", Text),
 )
 
 CHANNEL = "operations"
