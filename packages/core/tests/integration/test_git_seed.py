@@ -260,6 +260,8 @@ async def test_bounds(server, tmp_path):
     assert not (place / "of an attempt before").exists()
     with pytest.raises(seed.SeedRefused):
         await seed.unpack(cut(data, 1 << 16), tmp_path / "missing/seed", bytes_max=4 << 20)
+    with pytest.raises(seed.SeedRefused):
+        await seed.unpack(cut(data[:-1], 1 << 16), place, bytes_max=4 << 20)
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     await seed.unpack(cut(data, 1 << 16), tmp_path / "link", bytes_max=4 << 20)
     assert not (tmp_path / "elsewhere").exists()
