@@ -44,6 +44,27 @@ class CloudSettings(BaseSettings):
     rate_stream: int = Field(300, ge=0, le=10**6, description="Streams opened in a minute, likewise")
     signup_open: bool = Field(default=True, description="Whether strangers may open accounts")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="Log lines: `auto` is `console` on a terminal")
+    metrics_token: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Bearer token that `/metrics` asks for; unset: it answers this machine only, and nobody when `FF_PUBLIC_URL` "
+        "is set, since a proxy's requests look like this machine's own",
+    )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Further port for `/metrics`, `/healthz` and `/readyz`, the only one of a worker or gateway that runs "
+        "alone; 0 takes a free one",
+    )
+    metrics_host: str = Field("127.0.0.1", min_length=1, description="Address of that port")
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        max_length=2048,
+        description="Where traces go (OTLP over HTTP), such as `http://localhost:4318`; unset: what "
+        "`OTEL_EXPORTER_OTLP_ENDPOINT` says, else nowhere. Needs the extra `ff-cloud[otel]`",
+    )
     secret_key: SecretStr | None = Field(
         None,
         min_length=32,

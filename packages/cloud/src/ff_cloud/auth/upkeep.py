@@ -5,6 +5,7 @@ import structlog
 from ff_cloud.auth import sessions
 from ff_cloud.auth.signing import TokenKeys
 from ff_cloud.kit.db import Database
+from ff_cloud.kit.heartbeats import UNHEARD, Pulse
 from ff_core.errors import FFError
 from ff_core.world import World
 
@@ -16,18 +17,21 @@ EVERY_S = 600.0
 class AuthUpkeep:
     """Run :meth:`run` in any number of workers: rows decide who does what."""
 
-    def __init__(self, *, db: Database, keys: TokenKeys, world: World) -> None:
+    def __init__(self, *, db: Database, keys: TokenKeys, world: World, pulse: Pulse = UNHEARD) -> None:
         self._db = db
         self._keys = keys
         self._world = world
+        self._pulse = pulse
 
     async def run(self) -> None:
         """Keep up until cancelled."""
         while True:
             try:
                 await self.once()
+                self._pulse.ok()
             except FFError as error:
                 log.warning("auth.upkeep_failed", code=error.code, reason=str(error))
+                self._pulse.failed(error)
             await self._world.sleep(EVERY_S)
 
     async def once(self) -> None:

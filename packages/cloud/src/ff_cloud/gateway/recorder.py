@@ -14,6 +14,7 @@ from ff_cloud.gateway.prices import Price, cost_micro_usd
 from ff_cloud.gateway.repository import UsageRow
 from ff_cloud.kit.db import Database
 from ff_cloud.kit.errors import DatabaseUnavailable
+from ff_cloud.kit.heartbeats import UNHEARD, Pulse
 from ff_core.world import World
 
 log = structlog.get_logger(__name__)
@@ -29,13 +30,14 @@ SESSION_CHARS_MAX = 100
 class Recorder:
     """At most :data:`WAITING_MAX` rows wait while the database is away; beyond that the oldest are lost, with a log line."""
 
-    def __init__(self, *, db: Database, world: World, prices: Mapping[str, Price] | None = None) -> None:
+    def __init__(self, *, db: Database, world: World, prices: Mapping[str, Price] | None = None, pulse: Pulse = UNHEARD) -> None:
         self._db = db
         self._world = world
         self._prices = prices or {}
         self._waiting: deque[UsageRow] = deque()
         self._news = asyncio.Event()
         self._lost = 0
+        self._pulse = pulse
 
     def note(self, owner: Owner, spent: Spent, *, agent_session: str | None) -> None:
         """Have a request written down soon. Never waits and never fails."""
@@ -81,10 +83,13 @@ class Recorder:
             try:
                 while self._waiting:
                     await self._write()
+                self._pulse.ok()
             except DatabaseUnavailable as error:
                 self._news.set()
+                self._pulse.failed(error)
                 log.warning("usage.waits", rows=len(self._waiting), reason=error.detail)
-            except Exception:
+            except Exception as error:
+                self._pulse.failed(error)
                 log.exception("usage.failed")
             await self._world.sleep(PAUSE_S)
 

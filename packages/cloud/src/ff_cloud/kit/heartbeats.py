@@ -42,10 +42,13 @@ UNHEARD: Pulse = _Unheard()
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """How a loop does. ``failures``: rounds that failed since one succeeded; ``error``: the code of the last one."""
+    """How a loop does. ``failures``: rounds that failed since one succeeded; ``error``: the code of the last one.
+
+    ``every_s`` is null for one that works only when there is something to do: its silence means nothing.
+    """
 
     name: str
-    every_s: float
+    every_s: float | None
     last_success: datetime
     failures: int
     error: str | None
@@ -54,6 +57,8 @@ class Beat:
         """What is wrong with it at ``now``; None when nothing is. Pure."""
         if self.failures >= FAILURES_MAX:
             return f"failed {self.failures} times in a row, last with {self.error}"
+        if self.every_s is None:
+            return None
         silent = now - self.last_success
         if silent > timedelta(seconds=ROUNDS_MISSED_MAX * self.every_s + ROUND_S_MAX):
             return f"last succeeded {silent.total_seconds():.0f} s ago"
@@ -92,8 +97,8 @@ class Heartbeats:
         self._world = world
         self._beats: dict[str, Beat] = {}
 
-    def pulse(self, name: str, *, every_s: float) -> Pulse:
-        """Watch a loop from now on, which pauses ``every_s`` between two rounds."""
+    def pulse(self, name: str, *, every_s: float | None) -> Pulse:
+        """Watch a loop from now on, which pauses ``every_s`` between two rounds; see :class:`Beat` for null."""
         now = self._world.now()
         beat = Beat(name, every_s, now, 0, None)
         self._beats[name] = beat

@@ -54,6 +54,12 @@ def pending(url: URL | str) -> list[str]:
         return _missing(connection)
 
 
+def revisions() -> list[str]:
+    """All revisions that this program knows, oldest first. Reads files."""
+    script = ScriptDirectory.from_config(_config())
+    return [step.revision for step in script.walk_revisions()][::-1]
+
+
 def _missing(connection: Connection) -> list[str]:
     script = ScriptDirectory.from_config(_config())
     have = MigrationContext.configure(connection).get_current_heads()

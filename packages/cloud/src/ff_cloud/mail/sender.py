@@ -10,6 +10,7 @@ import structlog
 from ff_cloud.errors import SealBroken
 from ff_cloud.kit.db import Database
 from ff_cloud.kit.errors import DatabaseUnavailable
+from ff_cloud.kit.heartbeats import UNHEARD, Pulse
 from ff_cloud.mail import repository
 from ff_cloud.mail.errors import MailRefused, MailUndelivered
 from ff_cloud.mail.letters import Letter
@@ -33,12 +34,15 @@ _HOLD = timedelta(seconds=BATCH_MAX * (SMTP_TIMEOUT_S + 5))
 class Sender:
     """Sends what is due. A letter whose sender dies in between may be sent twice, with one ``Message-ID``."""
 
-    def __init__(self, *, db: Database, post: Post, transport: Transport, sender: str, world: World) -> None:
+    def __init__(
+        self, *, db: Database, post: Post, transport: Transport, sender: str, world: World, pulse: Pulse = UNHEARD
+    ) -> None:
         self._db = db
         self._post = post
         self._transport = transport
         self._from = sender
         self._world = world
+        self._pulse = pulse
 
     async def run(self) -> None:
         """Send until cancelled."""
@@ -46,8 +50,10 @@ class Sender:
             try:
                 while await self.once() == BATCH_MAX:
                     pass
+                self._pulse.ok()
             except DatabaseUnavailable as error:
                 log.warning("mail.cannot_look", reason=error.detail)
+                self._pulse.failed(error)
             await self._world.sleep(EVERY_S)
 
     async def once(self) -> int:
