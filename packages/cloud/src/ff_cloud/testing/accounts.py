@@ -8,6 +8,7 @@ from ff_cloud.authorization.setup import end_browsers
 from ff_cloud.kit.db import Database
 from ff_cloud.kit.http import equip
 from ff_cloud.kit.secrets import Secrets
+from ff_cloud.kit.telemetry import Telemetry
 from ff_cloud.settings import CloudSettings
 from ff_core.world import World
 
@@ -46,6 +47,7 @@ def accounts_app(
     signup_open: bool = True,
     require_verified_email: bool = False,
     body_bytes_max: int = 1024 * 1024,
+    telemetry: Telemetry | None = None,
 ) -> FastAPI:
     """The real routers over a real database, and ``routers`` of a test's own."""
     app = FastAPI()
@@ -64,5 +66,5 @@ def accounts_app(
     )
     for router in routers:
         app.include_router(router)
-    equip(app, world=world, body_bytes_max=body_bytes_max)
+    equip(app, world=world, body_bytes_max=body_bytes_max, telemetry=telemetry)
     return app
