@@ -3,11 +3,10 @@
 from typing import TypeVar
 
 from pydantic import ValidationError
-from starlette.requests import Request
-from starlette.responses import Response
 
 from ff_core.contract.base import Request as Body
 from ff_core.contract.base import View
+from ff_core.daemon.http import Request, Response
 from ff_core.errors import InvalidInput, TooLarge
 
 BODY_BYTES_MAX = 1024 * 1024
@@ -22,14 +21,17 @@ async def read(request: Request, model: type[B]) -> B:
     try:
         return model.model_validate_json(await _bytes(request))
     except ValidationError as exc:
-        errors = [
-            {"field": ".".join(map(str, e["loc"]))[:FIELD_CHARS_MAX], "message": e["msg"]}
-            for e in exc.errors(include_url=False, include_context=False, include_input=False)[:ERRORS_MAX]
-        ]
-    # Outside the handler, so that no traceback carries the input along.
-    first = errors[0]
-    where = f"{first['field']}: " if first["field"] else ""
-    raise InvalidInput(f"The request is not well formed. {where}{first['message']}.", errors=errors)
+        errors = _said(exc)
+    raise _refused(errors)  # outside the handler, so that no traceback carries the input along
+
+
+def parameters(request: Request, model: type[B]) -> B:
+    """The parameters of the address as ``model``. Raises ``InvalidInput``."""
+    try:
+        return model.model_validate(request.query_params, strict=False)
+    except ValidationError as exc:
+        errors = _said(exc)
+    raise _refused(errors)
 
 
 async def _bytes(request: Request) -> bytes:
@@ -42,6 +44,19 @@ async def _bytes(request: Request) -> bytes:
         if len(body) > BODY_BYTES_MAX:
             raise TooLarge(f"The body is larger than {BODY_BYTES_MAX} bytes.")
     return bytes(body)
+
+
+def _said(exc: ValidationError) -> list[dict[str, str]]:
+    return [
+        {"field": ".".join(map(str, e["loc"]))[:FIELD_CHARS_MAX], "message": e["msg"]}
+        for e in exc.errors(include_url=False, include_context=False, include_input=False)[:ERRORS_MAX]
+    ]
+
+
+def _refused(errors: list[dict[str, str]]) -> InvalidInput:
+    first = errors[0]
+    where = f"{first['field']}: " if first["field"] else ""
+    return InvalidInput(f"The request is not well formed. {where}{first['message']}.", errors=errors)
 
 
 def cursor(request: Request) -> int:

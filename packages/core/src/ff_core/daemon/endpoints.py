@@ -3,10 +3,6 @@
 import time
 from uuid import UUID
 
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-
 from ff_core.contract.daemon import COPY_PARAMETER, Bind, Health, PrepareRepository, Rest
 from ff_core.contract.execution import MEDIA_TYPE, ExecRequest
 from ff_core.contract.session import Answer, Interrupt, NewMessage, NewSession
@@ -14,12 +10,12 @@ from ff_core.daemon.bodies import cursor, read, say
 from ff_core.daemon.errors import NotBound
 from ff_core.daemon.execution import Execution
 from ff_core.daemon.following import HEARTBEAT_S, frames
+from ff_core.daemon.http import Request, Response, Route, Stream
 from ff_core.daemon.probing import probe
 from ff_core.daemon.settings import DaemonSettings
 from ff_core.engine import Engine
 from ff_core.ids import RequestId, SessionId, WorkspaceId
 from ff_core.settings import VERSION
-from ff_core.streaming import Stream
 
 
 class Endpoints:
@@ -141,12 +137,12 @@ class Endpoints:
         with self._gate.request():
             return say(await self._engine.sessions.answer(_session(request), request_id, wanted))
 
-    async def execute(self, request: Request) -> Response:
+    async def execute(self, request: Request) -> Stream:
         """Run a command; it goes through the gate itself, for as long as it runs."""
         self._workspace()
         return Stream(self._execution.run(await read(request, ExecRequest)), MEDIA_TYPE)
 
-    async def events(self, request: Request) -> Response:
+    async def events(self, request: Request) -> Stream:
         """Follow the journal."""
         follower = self._engine.journal.follow(self._workspace(), cursor(request))
         watching = None if request.query_params.get(COPY_PARAMETER) == "1" else self._gate.follower()

@@ -9,9 +9,10 @@ import gc
 import os
 import sys
 
-from ff_core.daemon.app import make_app
+from ff_core.daemon.app import App
+from ff_core.daemon.endpoints import Endpoints
 from ff_core.daemon.execution import Execution
-from ff_core.daemon.server import Server
+from ff_core.daemon.server import Server, listen
 from ff_core.daemon.settings import DaemonSettings
 from ff_core.engine import Engine
 from ff_core.errors import FFError
@@ -45,14 +46,15 @@ async def serve(settings: DaemonSettings, core: CoreSettings) -> None:
         await asyncio.gather(engine.stop(), execution.close())
 
     try:
-        app = make_app(engine, execution, settings)
-        await Server(app, host=settings.host, port=settings.port, stop=stop).serve()
+        app = App(Endpoints(engine, execution, settings), settings)
+        await Server(app, listener=listen(settings.host, settings.port), stop=stop).serve()
     finally:
         await engine.close()
 
 
 def main() -> int:
     """Exit code 0 after an orderly stop, 1 with a sentence on standard error."""
+    os.set_blocking(sys.stderr.fileno(), False)  # a log that nobody reads must not stop us
     harden()
     settle()
     try:

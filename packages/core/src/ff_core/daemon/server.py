@@ -1,71 +1,85 @@
-"""uvicorn, made to sleep while nothing happens and to stop in an orderly way."""
+"""Listens, and stops in an orderly way. While nothing happens it sleeps: no timer wakes it."""
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from socket import socket
+import socket
+from collections.abc import Awaitable, Callable
 
-import uvicorn
-from starlette.types import ASGIApp
+from ff_core.daemon.connection import Application, Connection, Patience
 
-GRACE_S = 1
-"""For open responses to end after everything behind them was stopped."""
 CONNECTIONS_MAX = 512
-KEEP_ALIVE_S = 75
+BACKLOG = 512
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
-class Server(uvicorn.Server):
-    """Serves until SIGTERM or SIGINT. ``stop`` is awaited then, while responses may still be sent."""
+def listen(host: str, port: int) -> socket.socket:
+    """An address that callers can connect to from now on; they are answered once a :class:`Server` serves it."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
-    def __init__(self, app: ASGIApp, *, host: str, port: int, stop: Callable[[], Awaitable[None]]) -> None:
-        config = uvicorn.Config(
-            app,
-            host=host,
-            port=port,
-            loop="asyncio",
-            http="h11",
-            ws="none",
-            lifespan="off",
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            limit_concurrency=CONNECTIONS_MAX,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=GRACE_S,
-        )
-        super().__init__(config)
-        self._stop = stop
+
+class Server:
+    """Serves ``listener`` until SIGTERM or SIGINT. ``stop`` is awaited then, while answers may still be sent."""
+
+    def __init__(
+        self,
+        app: Application,
+        *,
+        listener: socket.socket,
+        stop: Callable[[], Awaitable[None]],
+        patience: Patience = Patience(),  # noqa: B008  (frozen)
+    ) -> None:
+        self._app, self._listener, self._stop, self._patience = app, listener, stop, patience
+        self._connections: set[Connection] = set()
         self._told = asyncio.Event()
 
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Stop when told to. uvicorn's own would raise the signal again at the end; ours is an orderly exit."""
+    async def serve(self) -> None:
+        """Say on standard output that we listen (whoever started us may wait for that line), and return when all is over."""
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.add_signal_handler(number, self._told.set)
         try:
-            yield
+            server = await loop.create_server(self._connection, sock=self._listener, backlog=BACKLOG)
+            print("ff daemon: listening on {}:{}".format(*self._listener.getsockname()[:2]), flush=True)  # noqa: T201
+            await self._told.wait()
+            server.close()
+            await self._shut_down()
         finally:
             for number in SIGNALS:
                 loop.remove_signal_handler(number)
 
-    async def startup(self, sockets: list[socket] | None = None) -> None:
-        """Listen, and say so on standard output: the one line that whoever started us may wait for."""
-        await super().startup(sockets)
-        for server in self.servers:
-            for listening in server.sockets:
-                print("ff daemon: listening on {}:{}".format(*listening.getsockname()[:2]), flush=True)  # noqa: T201
+    def _connection(self) -> asyncio.BaseProtocol:
+        if len(self._connections) >= CONNECTIONS_MAX:
+            return _Full()
+        return Connection(self._app, self._connections, self._patience)
 
-    async def main_loop(self) -> None:
-        """Wait for the signal (uvicorn's own wakes ten times a second)."""
-        await self._told.wait()
-
-    async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        """Take no more connections, stop what is behind the door, then let responses end."""
-        for server in self.servers:
-            server.close()
+    async def _shut_down(self) -> None:
+        """Take no more requests, stop what is behind the door, then let answers end."""
+        for connection in list(self._connections):
+            connection.finish()
         await self._stop()
-        await super().shutdown(sockets)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._patience.grace_s):
+                while self._connections:
+                    await asyncio.wait([connection.over for connection in self._connections])
+        for connection in list(self._connections):
+            connection.abort()
+        await asyncio.sleep(0)  # the ends of what was cut
+
+
+class _Full(asyncio.Protocol):
+    """Turns away whom there is no room for."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101  (for the type checker)
+        transport.write(_FULL)
+        transport.close()

@@ -41,8 +41,9 @@ class Daemon:
             "SOME_SECRET": "hunter2",
             **self._env,
         }
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in ``end``)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ff_core.daemon"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "ff_core.daemon"], env=env, stdout=subprocess.PIPE, stderr=self._stderr, text=True
         )
         line = self._process.stdout.readline()
         assert "listening on" in line, self.end()
@@ -61,12 +62,17 @@ class Daemon:
         return self
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        """Its exit code and what it said on standard error."""
+        """Its exit code and what it said on standard error besides its log of requests, which is in ``log`` then."""
         if self._process is None:
             return 0, ""
         process, self._process = self._process, None
         process.send_signal(number)
-        _, said = process.communicate(timeout=20)
+        process.communicate(timeout=20)
+        with self._stderr as stderr:
+            stderr.seek(0)
+            lines = stderr.read().splitlines()
+        self.log = [json.loads(line) for line in lines if line.startswith("{")]
+        said = "\n".join(line for line in lines if not line.startswith("{"))
         if hasattr(self, "http"):
             self.http.close()
         return process.returncode, said

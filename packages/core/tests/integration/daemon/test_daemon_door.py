@@ -1,7 +1,11 @@
 """Who may call, what is refused, and how."""
 
+import os
 import socket
+import subprocess
+import sys
 
+import httpx2
 import pytest
 
 from ff_core.daemon.bodies import BODY_BYTES_MAX
@@ -153,3 +157,54 @@ def test_the_repository_through_the_door(bound):
     assert bound.http.get("/v1/repository").json()["branch"] == "main"
     refused(bound.http.put("/v1/repository", json={"url": "https://example.invalid/a/b.git"}), 409, "repository_differs")
     refused(bound.http.put("/v1/repository", json={"url": "git@example.invalid:a/b.git"}), 422, "repo_url_invalid")
+
+
+def test_a_request_has_one_id_from_caller_to_log_and_back(daemon, bind_body):
+    daemon.start()
+    named = {"X-Request-Id": "01J-a.b_c"}
+    assert daemon.http.post("/v1/bind", json=bind_body, headers=named).headers["x-request-id"] == "01J-a.b_c"
+    problem = daemon.http.get("/v1/nothing\u2028", headers=named)
+    assert (problem.headers["x-request-id"], problem.json()["request_id"]) == ("01J-a.b_c", "01J-a.b_c")
+    assert daemon.http.get("/v1/health", headers=named).headers["x-request-id"] == "01J-a.b_c"
+    with daemon.http.stream("GET", "/v1/events?after=0", headers=named) as stream:
+        assert stream.headers["x-request-id"] == "01J-a.b_c"
+    for nonsense in ("", "a b", "x" * 65, 'a"b', "ä".encode()):
+        answer = daemon.http.get("/v1/sessions", headers={"X-Request-Id": nonsense})
+        assert "x-request-id" not in answer.headers
+    daemon.end()
+    assert [(line["method"], line["path"], line["status"], line["request_id"]) for line in daemon.log[:3]] == [
+        ("POST", "/v1/bind", 200, "01J-a.b_c"),
+        ("GET", "/v1/nothing\u2028", 404, "01J-a.b_c"),
+        ("GET", "/v1/events", 200, "01J-a.b_c"),
+    ]
+    assert [line["request_id"] for line in daemon.log[3:]] == [None] * 5
+    assert all(0 <= line["took_ms"] < 60_000 for line in daemon.log)
+
+
+@pytest.mark.parametrize("reader", ["away", "gone"])
+def test_a_log_that_nobody_reads_stops_nothing(root, reader):
+    ours, its = os.pipe()
+    env = {
+        **os.environ,
+        "FF_ROOT": str(root),
+        "FF_PORT": "0",
+        "FF_VM_ID": "00000000-0000-7000-8000-0000000000bb",
+        "FF_GENERATION": "3",
+        "FF_TOKEN_SHA256": "0" * 64,
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", "ff_core.daemon"], env=env, stdout=subprocess.PIPE, stderr=its, text=True
+    ) as process:
+        os.close(its)
+        if reader == "gone":
+            os.close(ours)
+        try:
+            port = process.stdout.readline().rsplit(":", 1)[1].strip()
+            with httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10) as http:
+                for _ in range(1000):  # some hundred thousand bytes; a pipe holds 65,536
+                    assert http.get("/v1/sessions" + "x" * 100).status_code == 401
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+    if reader == "away":
+        os.close(ours)
