@@ -72,14 +72,21 @@ async def of_requests(db: Database) -> list[Row]:
 
         limits = RouteLimits(db, SystemWorld(), rates_of(settings))
         user_id = UserId(uuid4())
-        authenticate = app.state.authenticator.authenticate
+
+        async def admit(credential: str) -> None:
+            await app.state.authenticator.admit(credential, RouteClass.READ, HERE)
+
+        async def count() -> None:
+            async with db.system_transaction() as tx:
+                await limits.count(tx, RouteClass.READ, HERE, user_id)
+
         rows = [
             Row("request without authentication", "ms", await timed(lambda: get("/healthz", {}))),
             Row("GET /v1/me by access token", "ms", await timed(lambda: get("/v1/me", by_token))),
             Row("GET /v1/me by API key", "ms", await timed(lambda: get("/v1/me", {"Authorization": f"Bearer {key}"}))),
-            Row("authentication by access token", "ms", await timed(lambda: authenticate(token)), AUTH.token_ms_max),
-            Row("authentication by API key", "ms", await timed(lambda: authenticate(key)), AUTH.api_key_ms_max),
-            Row("rate limit", "ms", await timed(lambda: limits.count(RouteClass.READ, HERE, user_id)), AUTH.limit_ms_max),
+            Row("authentication by access token", "ms", await timed(lambda: admit(token)), AUTH.token_ms_max),
+            Row("authentication by API key", "ms", await timed(lambda: admit(key)), AUTH.api_key_ms_max),
+            Row("rate limit alone", "ms", await timed(count), AUTH.limit_ms_max),
         ]
 
         async def logins() -> None:

@@ -37,11 +37,11 @@ class Gateway:
 class Auth:
     """One request at a time, one process over PostgreSQL on the same machine; medians.
 
-    Three times what two busy cores measured: 1.8, 1.6 and 1.3 ms; a login, of four at once, took 50 to 133 ms.
+    Three times what two busy cores measured; a login, of four at once, took 50 to 133 ms.
     """
 
     token_ms_max: float = 6.0
-    """One signature (0.1 ms) and one transaction of three round trips."""
+    """One signature (0.1 ms) and one transaction of five round trips: begin, session, account, rate limit, commit."""
     api_key_ms_max: float = 6.0
     """A hash in place of the signature; the same transaction."""
     limit_ms_max: float = 5.0

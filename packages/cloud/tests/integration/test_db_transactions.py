@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from uuid import UUID
 
 import pytest
@@ -56,11 +57,35 @@ async def test_commits_at_the_end_and_rolls_back_on_an_exception(db: Database) -
         assert await tx.scalar(count) == 1
 
 
+async def test_statements_of_both_kinds_are_of_one_transaction(db: Database) -> None:
+    insert = "insert into operations (id, kind, key) values (%(id)s, 'k', %(key)s) returning key"
+    keys = "select key from operations order by key"
+    with pytest.raises(RuntimeError):
+        async with db.system_transaction() as tx:
+            await tx.fetch(insert, {"id": WORLD.new_id(), "key": "lost"})
+            raise RuntimeError
+    async with db.system_transaction() as tx:  # no statement of SQLAlchemy's in it
+        assert [row.key for row in await tx.fetch(insert, {"id": WORLD.new_id(), "key": "a"})] == ["a"]
+    async with db.system_transaction() as tx:
+        await tx.fetch(insert, {"id": WORLD.new_id(), "key": "b"})
+        assert (await tx.execute(text(keys))).scalars().all() == ["a", "b"]
+        with pytest.raises(RuntimeError):
+            async with tx.savepoint():
+                await tx.fetch(insert, {"id": WORLD.new_id(), "key": "c"})
+                raise RuntimeError
+        assert [row.key for row in await tx.fetch(keys, {})] == ["a", "b"]
+    async with db.transaction(USER) as tx:
+        assert await tx.fetch(keys, {}) == []
+
+
 async def test_a_statement_that_takes_too_long_is_cut(postgres: PostgresForTests, db: Database) -> None:
     async with Database(db.url, statement_timeout_s=0.1, lock_timeout_s=0.1) as hasty:
         with pytest.raises(DatabaseUnavailable, match="took too long"):
             async with hasty.system_transaction() as tx:
                 await tx.execute(text("select pg_sleep(5)"))
+        with pytest.raises(DatabaseUnavailable, match="took too long"):
+            async with hasty.system_transaction() as tx:
+                await tx.fetch("select pg_sleep(%(s)s)", {"s": 5})
         lock = text("lock table operations in share row exclusive mode")
         async with db.system_transaction() as holder:
             await holder.execute(lock)
@@ -88,9 +113,10 @@ async def test_a_database_that_is_not_there(tmp_path) -> None:
 
 
 async def test_connections_that_died_in_the_pool_are_replaced(postgres: PostgresForTests, db: Database) -> None:
-    for _ in range(2):  # once with one dead connection in the pool, once with three
-        async with db.system_transaction(), db.system_transaction(), db.system_transaction():
-            pass
+    for many in (1, 3, db.connections_max):
+        async with AsyncExitStack() as stack:
+            for _ in range(many):
+                await stack.enter_async_context(db.system_transaction())
         async with Database(postgres.admin_url(db.url)) as admin, admin.login_connection() as connection:
             await connection.execute(text("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'ff'"))
         async with db.transaction(USER) as tx:
@@ -111,17 +137,55 @@ async def test_cancelled_and_mixed_requests_never_meet(db: Database) -> None:
             rows = await tx.execute(text("select user_id, count(*) from operations group by user_id"))
             return {tuple(row) for row in rows}
 
+    async def peek(user: UserId) -> set[tuple[UUID, int]]:
+        async with db.transaction(user) as tx:
+            return set(await tx.fetch("select user_id, count(*) from operations group by user_id", {}))
+
     async def dawdle(user: UserId) -> None:
         async with db.transaction(user) as tx:
-            await tx.execute(text("select pg_sleep(10), count(*) from operations"))
+            if user.int % 2:
+                await tx.execute(text("select pg_sleep(10), count(*) from operations"))
+            await tx.fetch("select pg_sleep(10), count(*) from operations", {})
 
     dawdlers = [asyncio.create_task(dawdle(user)) for user in users]
-    lookers = [asyncio.create_task(look(users[n % 8])) for n in range(200)]
+    lookers = [asyncio.create_task((peek if n % 3 else look)(users[n % 8])) for n in range(200)]
     await asyncio.sleep(0.05)
     for task in dawdlers:
         task.cancel()
     assert all(isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*dawdlers, return_exceptions=True))
     assert await asyncio.gather(*lookers) == [{(users[n % 8], 3)} for n in range(200)]
+
+
+async def test_wherever_a_request_is_cancelled_no_transaction_stays_open(postgres: PostgresForTests, db: Database) -> None:
+    """Cancelled after each number of turns of the event loop; the pool has one connection, which serves on."""
+    insert = "insert into operations (id, kind, key) values (%(id)s, 'k', 'x')"
+    ends = set()
+    async with (
+        Database(db.url, pool_max=1) as small,
+        Database(postgres.admin_url(db.url)) as admin,
+        admin.login_connection() as watcher,
+    ):
+
+        async def request() -> None:
+            async with small.system_transaction() as tx:
+                await tx.fetch(insert + " on conflict do nothing returning id", {"id": WORLD.new_id()})
+                await tx.execute(text("select 1"))
+
+        turns = 0
+        while "done" not in ends:
+            task = asyncio.create_task(request())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait({task})
+            ends.add("cancelled" if task.cancelled() else "done")
+            turns += 1
+            async with asyncio.timeout(5), small.transaction(USER) as tx:
+                assert (await tx.execute(WHO)).one() == ("ff_app", str(USER), "15s")
+            left = text("select count(*) from pg_stat_activity where usename = 'ff' and state like 'idle in transaction%'")
+            assert await watcher.scalar(left) == 0
+            await watcher.rollback()
+    assert ends == {"cancelled", "done"}
 
 
 def test_urls_of_all_spellings() -> None:

@@ -1,6 +1,7 @@
 """How often one may ask: per account, address and class, across replicas, on every route there is."""
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from ff_cloud.kit.origin import Origin
 from ff_cloud.testing.whole_app import whole_app
 from ff_core.ids import UserId
 from ff_core.testing.world import FakeWorld
+from ff_core.world import World
 
 ANN, BOB = UserId(UUID(int=0xA)), UserId(UUID(int=0xB))
 HERE = Origin(address="192.0.2.1", network="192.0.2.1", user_agent="")
@@ -23,9 +25,21 @@ RATES = {RouteClass.AUTH: 4, RouteClass.READ: 10, RouteClass.WRITE: 2, RouteClas
 PASSWORD = "tangerine lamp over the river"
 
 
-async def let_in(limits: RouteLimits, times: int, kind: RouteClass, origin: Origin, user_id: UserId | None) -> int:
+class Limits(RouteLimits):
+    """Counts each request in a transaction of its own."""
+
+    def __init__(self, db: Database, world: World) -> None:
+        super().__init__(db, world, RATES)
+        self.db = db
+
+    async def ask(self, kind: RouteClass, origin: Origin, user_id: UserId | None) -> None:
+        async with self.db.system_transaction() as tx:
+            await self.count(tx, kind, origin, user_id)
+
+
+async def let_in(limits: Limits, times: int, kind: RouteClass, origin: Origin, user_id: UserId | None) -> int:
     """How many of so many requests at once are let in."""
-    answers = await asyncio.gather(*(limits.count(kind, origin, user_id) for _ in range(times)), return_exceptions=True)
+    answers = await asyncio.gather(*(limits.ask(kind, origin, user_id) for _ in range(times)), return_exceptions=True)
     assert all(answer is None or isinstance(answer, TooOften) for answer in answers), answers
     return answers.count(None)
 
@@ -33,18 +47,18 @@ async def let_in(limits: RouteLimits, times: int, kind: RouteClass, origin: Orig
 async def test_replicas_count_together_and_time_opens_again(db: Database, postgres) -> None:
     world = FakeWorld()
     async with Database(db.url) as other:
-        first, second = RouteLimits(db, world, RATES), RouteLimits(other, world, RATES)
+        first, second = Limits(db, world), Limits(other, world)
         passed = await asyncio.gather(*(let_in(each, 12, RouteClass.READ, HERE, ANN) for each in (first, second)))
     assert sum(passed) == 10
     with pytest.raises(TooOften) as caught:
-        await first.count(RouteClass.READ, HERE, ANN)
+        await first.ask(RouteClass.READ, HERE, ANN)
     assert 0 < caught.value.retry_after_s <= 6
     world.advance(6)
     assert await let_in(first, 3, RouteClass.READ, HERE, ANN) == 1
 
 
 async def test_accounts_and_classes_do_not_use_up_each_others_share(db: Database) -> None:
-    limits = RouteLimits(db, FakeWorld(), RATES)
+    limits = Limits(db, FakeWorld())
     assert await let_in(limits, 5, RouteClass.WRITE, HERE, ANN) == 2
     assert await let_in(limits, 5, RouteClass.WRITE, HERE, BOB) == 2
     assert await let_in(limits, 5, RouteClass.READ, HERE, ANN) == 5
@@ -52,7 +66,7 @@ async def test_accounts_and_classes_do_not_use_up_each_others_share(db: Database
 
 
 async def test_one_address_has_a_limit_of_its_own_and_another_address_is_free_of_it(db: Database) -> None:
-    limits = RouteLimits(db, FakeWorld(), RATES)
+    limits = Limits(db, FakeWorld())
     passed = [await let_in(limits, 2, RouteClass.WRITE, HERE, UserId(UUID(int=number))) for number in range(1, 8)]
     assert sum(passed) == 10  # five accounts' worth
     assert await let_in(limits, 1, RouteClass.WRITE, THERE, UserId(UUID(int=7))) == 1
@@ -79,6 +93,16 @@ async def test_a_refusal_is_a_429_that_says_when_to_come_back(db: Database) -> N
         assert (await http.get("/healthz")).status_code == 200
         world.advance(timedelta(minutes=1).total_seconds())
         assert (await http.get("/v1/me", headers=bearer)).status_code == 200
+
+
+async def test_requests_at_once_are_counted_one_by_one(db: Database) -> None:
+    async with whole_app(db, FakeWorld(), rate_read=20, rate_auth=5) as app, client_of(app) as http:
+        body = {"email": "ann@example.com", "password": PASSWORD}
+        token = (await http.post("/v1/auth/signup", json=body)).json()["access_token"]
+        good, wrong = {"Authorization": f"Bearer {token}"}, {"Authorization": "Bearer ff_nothing"}
+        answers = await asyncio.gather(*(http.get("/v1/me", headers=headers) for headers in [good, wrong] * 40))
+        statuses = Counter(answer.status_code for answer in answers)
+        assert statuses == {200: 20, 401: 4, 429: 56}  # sign-up was the fifth without a credential
 
 
 async def test_no_route_is_without_a_limit(db: Database) -> None:

@@ -8,6 +8,8 @@ from ff_cloud.auth.signing import TokenKeys
 from ff_cloud.errors import NotLoggedIn
 from ff_cloud.kit.caller import Caller, Via
 from ff_cloud.kit.db import Database, SystemTx
+from ff_cloud.kit.limits import RouteClass, RouteLimits
+from ff_cloud.kit.origin import Origin
 from ff_cloud.users import service as users
 from ff_core.contract.account import Scope
 from ff_core.ids import UserId
@@ -17,18 +19,19 @@ from ff_core.world import World
 class Access:
     """Checks credentials against the database at every request, so that a revocation counts at once."""
 
-    def __init__(self, db: Database, keys: TokenKeys, world: World) -> None:
+    def __init__(self, db: Database, keys: TokenKeys, limits: RouteLimits, world: World) -> None:
         self._db = db
         self._keys = keys
+        self._limits = limits
         self._world = world
 
-    async def authenticate(self, credential: str) -> Caller:
+    async def admit(self, credential: str, kind: RouteClass, origin: Origin) -> Caller:
         """See :class:`ff_cloud.kit.caller.Authenticator`. Raises ``AccountDisabled`` too."""
         if credential.startswith(api_keys.MARK):
-            return await self._by_key(credential)
-        return await self._by_token(credential)
+            return await self._by_key(credential, kind, origin)
+        return await self._by_token(credential, kind, origin)
 
-    async def _by_token(self, credential: str) -> Caller:
+    async def _by_token(self, credential: str, kind: RouteClass, origin: Origin) -> Caller:
         now = self._world.now()
         claims = await self._keys.verify(credential, now)
         async with self._db.system_transaction() as tx:
@@ -36,9 +39,10 @@ class Access:
             if grant is None:
                 raise NotLoggedIn
             scopes = await _granted(tx, grant.user_id, grant.scopes)
+            await self._limits.count(tx, kind, origin, grant.user_id)
         return Caller(grant.user_id, scopes, Via.SESSION, grant.id)
 
-    async def _by_key(self, credential: str) -> Caller:
+    async def _by_key(self, credential: str, kind: RouteClass, origin: Origin) -> Caller:
         now = self._world.now()
         presented = api_keys.parse(credential)
         if presented is None:
@@ -48,6 +52,7 @@ class Access:
             if stored is None or not hmac.compare_digest(stored.sha256, presented.sha256):
                 raise NotLoggedIn("This API key is unknown, has ended or was deleted.")
             scopes = await _granted(tx, stored.user_id, stored.scopes)
+            await self._limits.count(tx, kind, origin, stored.user_id)
             await repository.note_key_use(tx, stored, now)
         return Caller(stored.user_id, scopes, Via.API_KEY, stored.id)
 

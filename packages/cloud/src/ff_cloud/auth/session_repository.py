@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, DateTime, Row, bindparam, delete, insert, literal, select, update
+from sqlalchemy import ColumnElement, Row, delete, insert, literal, select, update
 
 from ff_cloud.auth.tables import refresh_tokens, sessions
 from ff_cloud.kit.db import SystemTx, Transaction, Tx
@@ -18,6 +18,11 @@ IDLE_LIFE = timedelta(days=14)
 _TOUCH_EVERY = timedelta(minutes=1)
 _UNREVOKED = sessions.c.revoked_at.is_(None)
 _GRANT = (sessions.c.id, sessions.c.user_id, sessions.c.scopes, sessions.c.expires_at)
+_USE = """
+    select id, user_id, scopes, expires_at, last_used_at from auth_sessions
+    where id = %(session_id)s and user_id = %(user_id)s
+      and revoked_at is null and expires_at > %(now)s and last_used_at > %(idle_since)s
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +58,10 @@ async def add(tx: SystemTx, grant: Grant, *, client_id: str, user_agent: str, pl
 async def use(tx: SystemTx, session_id: UUID, user_id: UserId, now: datetime) -> Grant | None:
     """This session of this user, if it goes on; notes that it was used."""
     values = {"session_id": session_id, "user_id": user_id, "now": now, "idle_since": now - IDLE_LIFE}
-    row = (await tx.execute(_USE, values)).one_or_none()
-    if row is None:
+    rows = await tx.fetch(_USE, values)
+    if not rows:
         return None
+    row = rows[0]
     # Once a minute at most: otherwise every request would write, and wait for the one before it.
     stale = sessions.c.last_used_at <= now - _TOUCH_EVERY
     if row.last_used_at <= now - _TOUCH_EVERY:
@@ -152,26 +158,14 @@ async def forget_spent(tx: SystemTx, *, made_by: datetime, rows_max: int) -> int
 
 
 def _goes_on(now: datetime) -> ColumnElement[bool]:
-    return _live(literal(now), literal(now - IDLE_LIFE))
-
-
-def _live(now: ColumnElement[datetime], idle_since: ColumnElement[datetime]) -> ColumnElement[bool]:
-    return _UNREVOKED & (sessions.c.expires_at > now) & (sessions.c.last_used_at > idle_since)
+    return _UNREVOKED & (sessions.c.expires_at > literal(now)) & (sessions.c.last_used_at > literal(now - IDLE_LIFE))
 
 
 def _stored(scopes: frozenset[Scope] | None) -> list[str] | None:
     return None if scopes is None else sorted(scopes)
 
 
-def _grant(row: Row[Any]) -> Grant:
+def _grant(row: Row[Any] | Any) -> Grant:
     # A scope that a newer server wrote and this one does not know grants nothing here.
     scopes = None if row.scopes is None else frozenset(Scope(scope) for scope in row.scopes if scope in set(Scope))
     return Grant(row.id, UserId(row.user_id), scopes, row.expires_at)
-
-
-# Built once: every request runs it, and building it takes as long as running it.
-_USE = select(*_GRANT, sessions.c.last_used_at).where(
-    sessions.c.id == bindparam("session_id"),
-    sessions.c.user_id == bindparam("user_id"),
-    _live(bindparam("now", type_=DateTime(timezone=True)), bindparam("idle_since", type_=DateTime(timezone=True))),
-)

@@ -33,9 +33,9 @@ def install_auth(
     """Give ``app`` accounts, and every endpoint with a ``Caller`` somebody who knows them. Takes one hash (46 ms)."""
     keys = TokenKeys(db, Sealer(secrets.sealing_key))
     passwords = Passwords(hasher or Argon2id())
-    app.state.authenticator = Access(db, keys, world)
+    app.state.route_limits = limits = RouteLimits(db, world, rates_of(settings))
+    app.state.authenticator = Access(db, keys, limits, world)
     app.state.trusted_proxies = settings.trusted_proxies
-    app.state.route_limits = RouteLimits(db, world, rates_of(settings))
     post = Post(Sealer(secrets.sealing_key), world)
     app.state.public_url = settings.public_url
     app.state.recovery = recovery = Recovery(db, passwords, post, world, end_browsers)

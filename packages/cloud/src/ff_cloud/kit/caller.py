@@ -17,7 +17,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from ff_cloud.errors import LoginRequired, NotLoggedIn, ScopeMissing
 from ff_cloud.kit.limits import RouteClass, RouteLimits, class_of
-from ff_cloud.kit.origin import origin_of
+from ff_cloud.kit.origin import Origin, origin_of
 from ff_core.contract.account import Scope
 from ff_core.ids import UserId
 
@@ -55,11 +55,12 @@ class Caller:
 class Authenticator(Protocol):
     """Turns a bearer credential into a caller."""
 
-    async def authenticate(self, credential: str) -> Caller:
-        """Say whose credential this is. Raises :class:`NotLoggedIn` for one that is unknown, ended or revoked.
+    async def admit(self, credential: str, kind: RouteClass, origin: Origin) -> Caller:
+        """Say whose credential this is, and count the request for the account and its address.
 
-        Opens a short transaction of its own and has closed it when it returns, so that a request which streams for hours
-        holds none. A revocation counts for every request that begins after it.
+        One short transaction for both, closed when it returns, so that a request which streams for hours holds none. A
+        revocation counts for every request that begins after it. Raises :class:`NotLoggedIn` for a credential that is unknown,
+        ended or revoked, and :class:`~ff_cloud.kit.limits.TooOften`.
         """
         ...
 
@@ -87,11 +88,10 @@ class Authenticated:
         limits = cast(RouteLimits, request.app.state.route_limits)
         origin = origin_of(request)
         try:
-            found = await authenticator.authenticate(credential)
+            found = await authenticator.admit(credential, class_of(request.method, request.url.path), origin)
         except NotLoggedIn:
-            await limits.count(RouteClass.AUTH, origin, None)
+            await limits.count_unknown(origin)
             raise
-        await limits.count(class_of(request.method, request.url.path), origin, found.user_id)
         for scope in self.scopes:
             found.require(scope)
         return found
@@ -110,7 +110,7 @@ async def count_open_route(request: Request) -> None:
     route = request.scope.get("route")
     if isinstance(route, APIRoute) and "probes" not in route.tags and not has_caller(route.dependant):
         limits = cast(RouteLimits, request.app.state.route_limits)
-        await limits.count(RouteClass.AUTH, origin_of(request), None)
+        await limits.count_unknown(origin_of(request))
 
 
 def has_caller(dependant: Dependant) -> bool:

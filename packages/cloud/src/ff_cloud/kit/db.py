@@ -6,15 +6,20 @@
 
 Role, user and limits are set inside the transaction and vanish with it, so a pooled connection, ours or that of a
 pgbouncer in between, never carries them to the next one. The login behind the URL needs no rights on any table.
+
+A request waits for each of its round trips (0.1 to 0.3 ms): so BEGIN and all settings are one, and the few statements that
+every request runs go past SQLAlchemy (:meth:`Transaction.fetch`).
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, LiteralString, Self, cast
 
 import psycopg
-from sqlalchemy import URL, CursorResult, Dialect, Executable, make_url, text
+from psycopg import sql
+from psycopg.rows import namedtuple_row
+from sqlalchemy import URL, CursorResult, Dialect, Executable, QueuePool, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
@@ -25,10 +30,11 @@ from ff_core.ids import UserId
 
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
-_OPEN = text(
-    "select set_config('role', :role, true), set_config('app.user_id', :user_id, true), "
-    "set_config('statement_timeout', :statement_timeout, true), set_config('lock_timeout', :lock_timeout, true)"
+_OPEN = sql.SQL(
+    "begin; set local role {role}; set local app.user_id = {user_id}; "
+    "set local statement_timeout = {statement_ms}; set local lock_timeout = {lock_ms}"
 )
+_FAULTS = (OperationalError, InterfaceError, PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError)
 
 
 class Transaction:
@@ -36,6 +42,15 @@ class Transaction:
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
+
+    async def fetch(self, statement: LiteralString, values: Mapping[str, Any]) -> list[Any]:
+        """The rows of one statement in the driver's own words, with ``%(name)s`` for values, as named tuples.
+
+        For the few that every request runs: it takes half the time of :meth:`execute`. Raises what psycopg raises.
+        """
+        cursor = _driver(self._connection).cursor(row_factory=namedtuple_row)
+        await cursor.execute(statement, values)
+        return await cursor.fetchall()
 
     async def execute(self, statement: Executable, parameters: Parameters | None = None) -> CursorResult[Any]:
         """Run one statement. Raises what SQLAlchemy raises, such as ``IntegrityError``."""
@@ -87,15 +102,17 @@ class Database:
         self.url = parse_url(url)
         self.direct_url = parse_url(direct_url or url)
         self._limits = {
-            "statement_timeout": f"{int(statement_timeout_s * 1000)}ms",
-            "lock_timeout": f"{int(lock_timeout_s * 1000)}ms",
+            "statement_ms": sql.Literal(f"{int(statement_timeout_s * 1000)}ms"),
+            "lock_ms": sql.Literal(f"{int(lock_timeout_s * 1000)}ms"),
         }
         self._connect_arguments = libpq_arguments(self.url) | {
             "connect_timeout": connect_timeout_s,
             "application_name": "ff-cloud",
+            "autocommit": True,  # we say BEGIN ourselves, with what follows it
         }
         if not prepare:
             self._connect_arguments["prepare_threshold"] = None
+        self.connections_max = pool_max
         self._engine = create_async_engine(
             self.url,
             pool_size=pool_max,
@@ -115,6 +132,12 @@ class Database:
         """Close the pool's connections; may be repeated."""
         await self._engine.dispose()
 
+    @property
+    def connections_in_use(self) -> int:
+        """How many of at most ``connections_max`` are taken from the pool just now."""
+        pool = self._engine.pool
+        return pool.checkedout() if isinstance(pool, QueuePool) else 0
+
     @asynccontextmanager
     async def transaction(self, user_id: UserId) -> AsyncIterator[Tx]:
         """Act for ``user_id``. Raises :class:`DatabaseUnavailable` when the database is not there or too slow."""
@@ -132,20 +155,32 @@ class Database:
         """A connection as the bare login, for checks at start. Raises like :meth:`transaction`."""
         try:
             async with self._engine.connect() as connection:
-                yield connection
-        except (OperationalError, InterfaceError, PoolTimeout) as error:
+                driver = _driver(connection)
+                await driver.set_autocommit(False)
+                try:
+                    yield connection
+                finally:
+                    if not driver.closed:
+                        await driver.rollback()
+                        await driver.set_autocommit(True)
+        except _FAULTS as error:
             raise DatabaseUnavailable(_sentence(error)) from error
 
     @asynccontextmanager
     async def _open(self, role: str, user_id: str) -> AsyncIterator[AsyncConnection]:
         try:
-            connection = await self._begin({"role": role, "user_id": user_id, **self._limits})
+            connection = await self._begin(
+                _OPEN.format(role=sql.Identifier(role), user_id=sql.Literal(user_id), **self._limits).as_bytes()
+            )
             try:
                 yield connection
-                await connection.commit()
+                if connection.in_transaction():  # SQLAlchemy took part
+                    await connection.commit()
+                else:
+                    await _driver(connection).commit()
             finally:
-                await connection.close()
-        except (OperationalError, InterfaceError, PoolTimeout) as error:
+                await connection.close()  # what was not committed is rolled back
+        except _FAULTS as error:
             raise DatabaseUnavailable(_sentence(error)) from error
 
     async def _connect(self) -> psycopg.AsyncConnection:
@@ -158,27 +193,32 @@ class Database:
             connecting.add_done_callback(_discard)
             raise
 
-    async def _begin(self, settings: Mapping[str, str]) -> AsyncConnection:
-        connection = await self._engine.connect()
-        try:
-            await connection.execute(_OPEN, settings)
-        except DBAPIError as error:
-            await connection.close()
-            if not error.connection_invalidated:
+    async def _begin(self, opening: bytes) -> AsyncConnection:
+        # A pooled connection may have died, say in a restart of the database, and others with it: each that has is dropped, at
+        # the latest the one after them is new.
+        for retry in range(self.connections_max, -1, -1):
+            connection = await self._engine.connect()
+            driver = _driver(connection)
+            try:
+                await driver.execute(opening)
+            except psycopg.OperationalError:
+                if not driver.closed or retry == 0:
+                    await connection.close()
+                    raise
+                await connection.invalidate()
+                await connection.close()
+            except BaseException:
+                await connection.close()
                 raise
-        except BaseException:
-            await connection.close()
-            raise
-        else:
-            return connection
-        # The pooled connection had died, say in a restart of the database; the whole pool is now renewed. Once more.
-        connection = await self._engine.connect()
-        try:
-            await connection.execute(_OPEN, settings)
-        except BaseException:
-            await connection.close()
-            raise
-        return connection
+            else:
+                return connection
+        raise AssertionError  # the last one raised or returned
+
+
+def _driver(connection: AsyncConnection) -> psycopg.AsyncConnection:
+    """The connection below SQLAlchemy's; they share one state, so statements of both may be mixed in a transaction."""
+    assert connection.sync_connection is not None  # noqa: S101  (it is there as soon as one was taken from the pool)
+    return cast(psycopg.AsyncConnection, connection.sync_connection.connection.driver_connection)
 
 
 def parse_url(url: URL | str) -> URL:
@@ -199,7 +239,7 @@ def _discard(connecting: "asyncio.Future[psycopg.AsyncConnection]") -> None:
 
 
 def _sentence(error: Exception) -> str | None:
-    cause = error.orig if isinstance(error, DBAPIError) else None
+    cause = error.orig if isinstance(error, DBAPIError) else error if isinstance(error, psycopg.Error) else None
     match cause:
         case psycopg.errors.QueryCanceled() | psycopg.errors.LockNotAvailable():
             return "The database took too long for this request; try again."

@@ -13,6 +13,8 @@ from starlette.types import ASGIApp
 
 from ff_core.errors import FFError
 
+KEEP_ALIVE_S = 75
+"""Of a connection between two requests: longer than clients keep theirs, so that none is closed as it is taken up."""
 _POLL_S = 0.01
 
 
@@ -58,6 +60,7 @@ async def serving(app: ASGIApp, listener: socket.socket, *, shutdown_s: float, n
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, int(shutdown_s)),
         lifespan="off",
     )

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import text
-
 from ff_cloud.errors import TooManyRequests
 from ff_cloud.kit.db import Database, SystemTx
 from ff_cloud.kit.origin import Origin
@@ -23,24 +21,24 @@ ADDRESS_SHARE = 5
 
 # Everybody locks rows in the same order, so that no two wait for each other. Rows whose time has passed say nothing: each
 # count writes a few rows and removes more, so the table stays small.
-_TAKE = text("""
+_TAKE = """
     with swept as (
         delete from rate_limits where key in (
-            select key from rate_limits where tat < :now and key <> all(cast(:keys as text[]))
+            select key from rate_limits where tat < %(now)s and key <> all(%(keys)s)
             order by tat limit 10 for update skip locked
         )
     ), asked as (
-        select * from unnest(cast(:keys as text[]), cast(:every as interval[]), cast(:slack as interval[]))
+        select * from unnest(%(keys)s::text[], %(every)s::interval[], %(slack)s::interval[])
         as each (key, every, slack) order by key
     )
-    insert into rate_limits as r (key, tat) select key, cast(:now as timestamptz) + every from asked
+    insert into rate_limits as r (key, tat) select key, %(now)s::timestamptz + every from asked
     on conflict (key) do update
-    set tat = greatest(r.tat, :now) + (select every from asked where asked.key = excluded.key)
-    where greatest(r.tat, :now) - :now <= (select slack from asked where asked.key = excluded.key)
+    set tat = greatest(r.tat, %(now)s) + (select every from asked where asked.key = excluded.key)
+    where greatest(r.tat, %(now)s) - %(now)s <= (select slack from asked where asked.key = excluded.key)
     returning key
-""")
-_WAIT = text("select tat - cast(:now as timestamptz) - :slack from rate_limits where key = :key")
-_FORGET = text("delete from rate_limits where key = :key")
+"""
+_WAIT = "select tat - %(now)s::timestamptz - %(slack)s as wait from rate_limits where key = %(key)s"
+_FORGET = "delete from rate_limits where key = %(key)s returning key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +80,18 @@ async def take(tx: SystemTx, gates: Sequence[Gate], now: datetime) -> float | No
         "every": [timedelta(seconds=gate.limit.every_s) for gate in ordered],
         "slack": [gate.slack for gate in ordered],
     }
-    passed = set((await tx.execute(_TAKE, values)).scalars())
+    passed = {row.key for row in await tx.fetch(_TAKE, values)}
     closed = next((gate for gate in ordered if gate.key not in passed), None)
     if closed is None:
         return None
-    wait = await tx.scalar(_WAIT, {"key": closed.key, "now": now, "slack": closed.slack})
-    return wait.total_seconds() if wait else closed.limit.every_s
+    found = await tx.fetch(_WAIT, {"key": closed.key, "now": now, "slack": closed.slack})
+    return found[0].wait.total_seconds() if found else closed.limit.every_s
 
 
 async def forget(tx: SystemTx, gates: Sequence[Gate]) -> None:
     """Forget what was counted at ``gates``."""
     for gate in sorted(gates, key=lambda gate: gate.key):
-        await tx.execute(_FORGET, {"key": gate.key})
+        await tx.fetch(_FORGET, {"key": gate.key})
 
 
 class RouteClass(StrEnum):
@@ -128,8 +126,18 @@ class RouteLimits:
         self._world = world
         self._per_minute = per_minute
 
-    async def count(self, kind: RouteClass, origin: Origin, user_id: UserId | None) -> None:
-        """Count a request of ``user_id``, or of nobody known, from ``origin``. Raises :class:`TooOften`."""
+    async def count_unknown(self, origin: Origin) -> None:
+        """Count a request without a good credential, in a transaction of its own. Raises :class:`TooOften`."""
+        if self._per_minute[RouteClass.AUTH] == 0:
+            return
+        async with self._db.system_transaction() as tx:
+            await self.count(tx, RouteClass.AUTH, origin, None)
+
+    async def count(self, tx: SystemTx, kind: RouteClass, origin: Origin, user_id: UserId | None) -> None:
+        """Count a request of ``user_id``, or of nobody known, from ``origin``.
+
+        Raises :class:`TooOften`; ``tx`` is then left with it, so that the request does not count.
+        """
         rate = self._per_minute[kind]
         if rate == 0:
             return
@@ -140,12 +148,11 @@ class RouteLimits:
                 _limit(f"{kind}-account", rate).of(str(user_id)),
                 _limit(f"{kind}-address", rate * ADDRESS_SHARE).of(origin.network),
             ]
-        async with self._db.system_transaction() as tx:
-            wait_s = await take(tx, gates, self._world.now())
-            if wait_s is not None:
-                whose = "from your address" if user_id is None else "by your account or from your address"
-                sentence = f"Too many requests of the class `{kind}` {whose}, more than {rate} a minute"
-                raise TooOften(f"{sentence}; wait {max(1, round(wait_s))} s.", retry_after_s=wait_s)
+        wait_s = await take(tx, gates, self._world.now())
+        if wait_s is not None:
+            whose = "from your address" if user_id is None else "by your account or from your address"
+            sentence = f"Too many requests of the class `{kind}` {whose}, more than {rate} a minute"
+            raise TooOften(f"{sentence}; wait {max(1, round(wait_s))} s.", retry_after_s=wait_s)
 
 
 def _limit(name: str, per_minute: int) -> Limit:

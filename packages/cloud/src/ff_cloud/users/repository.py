@@ -15,6 +15,11 @@ from ff_core.ids import UserId
 _FIRST = text("select pg_advisory_xact_lock(hashtext('ff-cloud: first account'))")
 
 
+_GET = """
+    select id, email, name, plan, is_admin, disabled_at, closing_at, email_verified_at, created_at from users where id = %(id)s
+"""
+
+
 async def add(tx: SystemTx, account: Account, *, first: Account) -> bool:
     """Insert ``account``, or ``first`` in its place when there is none yet.
 
@@ -39,8 +44,10 @@ async def id_of(tx: SystemTx, email: str) -> UserId | None:
 
 async def get(tx: Tx | SystemTx, user_id: UserId, *, lock: bool = False) -> Account | None:
     """An account that ``tx`` may see. ``lock`` (system only) keeps others from changing it until the transaction ends."""
-    query = select(users).where(users.c.id == user_id)
-    row = (await tx.execute(query.with_for_update() if lock else query)).mappings().one_or_none()
+    if not lock:  # every request asks this
+        rows = await tx.fetch(_GET, {"id": user_id})
+        return Account(**rows[0]._asdict()) if rows else None
+    row = (await tx.execute(select(users).where(users.c.id == user_id).with_for_update())).mappings().one_or_none()
     return None if row is None else _account(row)
 
 
@@ -76,6 +83,11 @@ async def plan_of(tx: Tx | SystemTx, user_id: UserId) -> Plan | None:
     query = select(plans).join(users, users.c.plan == plans.c.name).where(users.c.id == user_id)
     row = (await tx.execute(query)).mappings().one_or_none()
     return None if row is None else Plan(**row)
+
+
+async def all_plans(tx: SystemTx) -> list[Plan]:
+    """All plans there are, the smallest first."""
+    return [Plan(**row) for row in (await tx.execute(select(plans).order_by(plans.c.workspaces_max))).mappings()]
 
 
 async def plan_names(tx: Tx | SystemTx) -> list[str]:
