@@ -60,6 +60,29 @@ def test_silence_is_a_complaint_after_some_rounds(world, heartbeats):
     assert heartbeats.beats()[0].complaint(world.now()) is None
 
 
+def test_one_that_works_on_demand_may_be_silent_and_its_failures_grow_old(world, heartbeats):
+    pulse = heartbeats.pulse("usage", every_s=None)
+    world.advance(1e6)
+    assert heartbeats.beats()[0].complaint(world.now()) is None
+    for _ in range(FAILURES_MAX):
+        pulse.failed(TimedOut())
+    assert heartbeats.beats()[0].complaint(world.now()) is not None
+    world.advance(ROUND_S_MAX)
+    assert heartbeats.beats()[0].complaint(world.now()) is None
+
+
+def test_a_crash_counts_for_the_loop_it_ended_also_where_that_told_nothing_so_far(world, heartbeats):
+    pulse = heartbeats.pulse("sweep", every_s=30)
+    for _ in range(FAILURES_MAX):
+        heartbeats.crashed("sweep", KeyError("x"))
+        heartbeats.crashed("changes", KeyError("x"))
+    told = {beat.name: beat.complaint(world.now()) for beat in heartbeats.beats()}
+    assert told == dict.fromkeys(["sweep", "changes"], "failed 3 times in a row, last with KeyError")
+    pulse.ok()
+    world.advance(ROUND_S_MAX)
+    assert [beat.complaint(world.now()) for beat in heartbeats.beats()] == [None, None]
+
+
 def test_a_loop_that_ended_is_forgotten(heartbeats):
     heartbeats.pulse("sweep", every_s=30)
     heartbeats.forget("sweep")

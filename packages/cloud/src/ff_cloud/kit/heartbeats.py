@@ -1,7 +1,6 @@
 """Whether the loops of a process do their work: each tells of every round, and so a loop that only fails is seen from outside."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -50,12 +49,13 @@ class Beat:
     name: str
     every_s: float | None
     last_success: datetime
-    failures: int
-    error: str | None
+    failures: int = 0
+    error: str | None = None
+    last_failure: datetime | None = None
 
     def complaint(self, now: datetime) -> str | None:
         """What is wrong with it at ``now``; None when nothing is. Pure."""
-        if self.failures >= FAILURES_MAX:
+        if self.failures >= FAILURES_MAX and (self.every_s is not None or self._failed_lately(now)):
             return f"failed {self.failures} times in a row, last with {self.error}"
         if self.every_s is None:
             return None
@@ -64,29 +64,27 @@ class Beat:
             return f"last succeeded {silent.total_seconds():.0f} s ago"
         return None
 
+    def _failed_lately(self, now: datetime) -> bool:
+        return self.last_failure is not None and now - self.last_failure < timedelta(seconds=ROUND_S_MAX)
+
 
 class _Heard:
-    def __init__(self, beat: Beat, metrics: LoopMetrics, world: World, tell: Callable[[Beat], None]) -> None:
-        self._beat = beat
+    def __init__(self, beat: Beat, metrics: LoopMetrics, world: World) -> None:
+        self.beat = beat
         self._metrics = metrics
         self._world = world
-        self._tell = tell
 
     def ok(self) -> None:
         """See :class:`Pulse`."""
         now = self._world.now()
-        self._set(Beat(self._beat.name, self._beat.every_s, now, 0, None))
-        self._metrics.succeeded(self._beat.name, now.timestamp())
+        self.beat = Beat(self.beat.name, self.beat.every_s, now)
+        self._metrics.succeeded(self.beat.name, now.timestamp())
 
     def failed(self, error: BaseException) -> None:
         """See :class:`Pulse`."""
-        beat, code = self._beat, error.code if isinstance(error, FFError) else type(error).__name__
-        self._set(Beat(beat.name, beat.every_s, beat.last_success, beat.failures + 1, code))
-        self._metrics.failed(beat.name, self._beat.failures)
-
-    def _set(self, beat: Beat) -> None:
-        self._beat = beat
-        self._tell(beat)
+        code = error.code if isinstance(error, FFError) else type(error).__name__
+        self.beat = replace(self.beat, failures=self.beat.failures + 1, error=code, last_failure=self._world.now())
+        self._metrics.failed(self.beat.name, self.beat.failures)
 
 
 class Heartbeats:
@@ -95,20 +93,24 @@ class Heartbeats:
     def __init__(self, metrics: LoopMetrics, world: World) -> None:
         self._metrics = metrics
         self._world = world
-        self._beats: dict[str, Beat] = {}
+        self._heard: dict[str, _Heard] = {}
 
     def pulse(self, name: str, *, every_s: float | None) -> Pulse:
         """Watch a loop from now on, which pauses ``every_s`` between two rounds; see :class:`Beat` for null."""
         now = self._world.now()
-        beat = Beat(name, every_s, now, 0, None)
-        self._beats[name] = beat
+        heard = self._heard[name] = _Heard(Beat(name, every_s, now), self._metrics, self._world)
         self._metrics.expect(name, now.timestamp())
-        return _Heard(beat, self._metrics, self._world, lambda told: self._beats.__setitem__(name, told))
+        return heard
+
+    def crashed(self, name: str, error: BaseException) -> None:
+        """A loop fell out of its rounds by an error that nobody foresaw, and is started again."""
+        pulse = self._heard.get(name) or self.pulse(name, every_s=None)
+        pulse.failed(error)
 
     def forget(self, name: str) -> None:
         """The loop has ended as it should."""
-        self._beats.pop(name, None)
+        self._heard.pop(name, None)
 
     def beats(self) -> list[Beat]:
         """How each loop does, in the order they began."""
-        return list(self._beats.values())
+        return [heard.beat for heard in self._heard.values()]
