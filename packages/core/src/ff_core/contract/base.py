@@ -1,4 +1,8 @@
-"""Two kinds of frozen models: what we are asked (unknown fields are an error) and what we say (readers may be older)."""
+"""Two kinds of frozen models: what we are asked (unknown fields are an error) and what we say (readers may be older).
+
+Their validators are built at first use (``defer_build``): a process pays for the models it uses, and a VM's daemon listens
+before it has built any.
+"""
 
 from enum import StrEnum
 from typing import Annotated, Any
@@ -11,13 +15,17 @@ Json = dict[str, JsonValue]
 class Request(BaseModel):
     """A body somebody sends us. Unknown fields are refused, so that a typing error is not silently ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
 
 class View(BaseModel):
     """Something we show. Unknown fields are ignored by readers, so that a newer server may add some."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
+
+
+LATER = ConfigDict(defer_build=True)
+"""For a ``TypeAdapter``: built at first use."""
 
 
 class ErrorView(View):

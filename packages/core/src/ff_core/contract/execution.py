@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter
 
-from ff_core.contract.base import Channel, Request, View
+from ff_core.contract.base import LATER, Channel, Request, View
 
 MEDIA_TYPE = "application/x-ndjson"
 TIMEOUT_S_MAX = 3600.0
@@ -62,5 +62,12 @@ class ExecError(View):
     message: str
 
 
-ExecFrame = Annotated[ExecOutput | ExecExit | ExecError, Field(discriminator="kind")]
-EXEC_FRAME: TypeAdapter[ExecFrame] = TypeAdapter(ExecFrame)
+class ExecNotice(View):
+    """Not of the command: it has not begun, because the workspace's VM is on its way. Comes from the server, never from a VM."""
+
+    kind: Literal["notice"] = "notice"
+    message: str
+
+
+ExecFrame = Annotated[ExecOutput | ExecExit | ExecError | ExecNotice, Field(discriminator="kind")]
+EXEC_FRAME: TypeAdapter[ExecFrame] = TypeAdapter(ExecFrame, config=LATER)

@@ -13,7 +13,7 @@ MEDIA_TYPE = "application/problem+json"
 class Problem(View):
     """A problem document. ``detail`` is the sentence for people, ``code`` the word for programs."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(extra="allow")
 
     type: str = "about:blank"
     title: str

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from ff_core.contract.base import ErrorView, Json
+from ff_core.contract.base import LATER, ErrorView, Json
 from ff_core.contract.session import (
     Activity,
     MessageState,
@@ -24,7 +24,7 @@ from ff_core.contract.session import (
 from ff_core.ids import MessageId, RequestId, SessionId, WorkspaceId
 from ff_core.store.engine import Tx
 
-_QUESTIONS: TypeAdapter[tuple[Question, ...]] = TypeAdapter(tuple[Question, ...])
+_QUESTIONS: TypeAdapter[tuple[Question, ...]] = TypeAdapter(tuple[Question, ...], config=LATER)
 
 RequestState = Literal["PENDING", "ANSWERED", "CANCELLED"]
 
