@@ -1,7 +1,6 @@
 """Two kinds of frozen models: what we are asked (unknown fields are an error) and what we say (readers may be older).
 
-Their validators are built at first use (``defer_build``): a process pays for the models it uses, and a VM's daemon listens
-before it has built any.
+When their validators are built is said in :mod:`ff_core.contract.building`.
 """
 
 from enum import StrEnum
@@ -9,23 +8,25 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
+from ff_core.contract import building
+
 Json = dict[str, JsonValue]
 
 
 class Request(BaseModel):
     """A body somebody sends us. Unknown fields are refused, so that a typing error is not silently ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=building.at_first_use)
 
 
 class View(BaseModel):
     """Something we show. Unknown fields are ignored by readers, so that a newer server may add some."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=building.at_first_use)
 
 
-LATER = ConfigDict(defer_build=True)
-"""For a ``TypeAdapter``: built at first use."""
+LATER = ConfigDict(defer_build=building.at_first_use)
+"""For a ``TypeAdapter``: built when models are."""
 
 
 class ErrorView(View):
