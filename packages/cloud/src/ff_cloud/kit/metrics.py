@@ -35,14 +35,10 @@ AttemptOutcome = Literal["done", "undone", "failed", "waiting", "interrupted"]
 """Of one attempt at a step; ``waiting``: it is not its turn yet, which is no failure."""
 OperationOutcome = Literal["done", "undone", "stuck"]
 UpstreamKind = Literal["model", "git", "github", "other"]
-HitOrMiss = Literal["hit", "miss"]
-MissReason = Literal["empty", "dead", "unsuitable"]
-"""``empty``: no VM was warm. ``dead``: the claimed one did not answer. ``unsuitable``: the pool has none of that kind."""
-DiscardReason = Literal["age", "image", "probe", "surplus", "drain"]
-RefusalReason = Literal["memory", "cpus", "disk", "containers", "pids", "draining", "queue"]
-Resource = Literal["memory_bytes", "disk_bytes", "cpus", "containers", "pids"]
-ReviveReason = Literal["silent", "container_gone"]
-SuspendReason = Literal["idle", "asked", "drain"]
+MissReason = Literal["empty", "dead"]
+"""``empty``: no VM of the kind was warm. ``dead``: those that were claimed did not answer."""
+RefusalReason = Literal["disk_low", "queue_full", "draining", "other"]
+Resource = Literal["vms", "memory_bytes", "disk_bytes", "containers", "pids"]
 CheckpointReason = Literal["timer", "turn", "stop", "asked"]
 CheckpointOutcome = Literal["saved", "unchanged", "failed"]
 Success = Literal["done", "failed"]
@@ -155,24 +151,13 @@ class OperationMetrics:
 
 
 class VmMetrics:
-    """VMs: how many, how well, and their sleep."""
+    """VMs: how many, and how well. How they are made, revived, put to sleep, woken and upgraded, and how long that takes, is told
+    by the operations of these kinds.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._vms = _known(Gauge("ff_vms", "VMs by status.", ("status",), registry=registry), VmStatus)
         self._health_failures = Counter("ff_vm_health_failures", "Health checks that got no answer.", registry=registry)
-        self._revives = _known(
-            Counter("ff_vm_revives", "Revivals ordered.", ("reason",), registry=registry), get_args(ReviveReason)
-        )
-        self._suspends = _known(
-            Counter("ff_vm_suspends", "VMs put to sleep.", ("reason",), registry=registry), get_args(SuspendReason)
-        )
-        self._wakes = _known(Counter("ff_vm_wakes", "VMs woken.", ("outcome",), registry=registry), get_args(Success))
-        self._wake_duration = Histogram(
-            "ff_vm_wake_duration_seconds", "From the wish to a bound daemon.", registry=registry, buckets=_OPERATION_S
-        )
-        self._suspend_duration = Histogram(
-            "ff_vm_suspend_duration_seconds", "From the order to a stopped container.", registry=registry, buckets=_OPERATION_S
-        )
 
     def count(self, counts: Mapping[VmStatus, int]) -> None:
         """How many VMs there are in each status; one that is missing has none."""
@@ -183,23 +168,9 @@ class VmMetrics:
         """A VM did not answer its health check."""
         self._health_failures.inc()
 
-    def revived(self, reason: ReviveReason) -> None:
-        """A revival was ordered."""
-        self._revives.labels(reason).inc()
-
-    def suspended(self, reason: SuspendReason, duration_s: float) -> None:
-        """A VM was put to sleep."""
-        self._suspends.labels(reason).inc()
-        self._suspend_duration.observe(duration_s)
-
-    def woken(self, outcome: Success, duration_s: float) -> None:
-        """A VM was woken, or could not be."""
-        self._wakes.labels(outcome).inc()
-        self._wake_duration.observe(duration_s)
-
 
 class PoolMetrics:
-    """The warm pool."""
+    """The warm pool. Refills and removals are operations, of the kinds ``warm`` and ``discard``."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._target = Gauge("ff_pool_target", "Warm VMs wanted.", registry=registry)
@@ -211,14 +182,8 @@ class PoolMetrics:
             Counter("ff_pool_misses", "Claims for which a VM had to be made.", ("reason",), registry=registry),
             get_args(MissReason),
         )
-        self._claim_duration = _known(
-            Histogram("ff_pool_claim_duration_seconds", "Claim and bind.", ("found",), registry=registry, buckets=_CLAIM_S),
-            get_args(HitOrMiss),
-        )
-        self._refill_failures = Counter("ff_pool_refill_failures", "Warm VMs that could not be made.", registry=registry)
-        self._discarded = _known(
-            Counter("ff_pool_discarded", "Warm VMs removed without a claim.", ("reason",), registry=registry),
-            get_args(DiscardReason),
+        self._claim_duration = Histogram(
+            "ff_pool_claim_duration_seconds", "From a claim to its bound daemon.", registry=registry, buckets=_CLAIM_S
         )
 
     def size(self, *, target: int, warm: int, warming: int, oldest_age_s: float) -> None:
@@ -231,20 +196,11 @@ class PoolMetrics:
     def hit(self, claim_s: float) -> None:
         """A workspace got a warm VM, claimed and bound in ``claim_s``."""
         self._hits.inc()
-        self._claim_duration.labels("hit").observe(claim_s)
+        self._claim_duration.observe(claim_s)
 
-    def missed(self, reason: MissReason, claim_s: float) -> None:
-        """A workspace has to wait for a VM that is made for it; finding that out took ``claim_s``."""
+    def missed(self, reason: MissReason) -> None:
+        """A workspace has to wait for a VM that is made for it."""
         self._misses.labels(reason).inc()
-        self._claim_duration.labels("miss").observe(claim_s)
-
-    def refill_failed(self) -> None:
-        """A warm VM could not be made."""
-        self._refill_failures.inc()
-
-    def discarded(self, reason: DiscardReason) -> None:
-        """A warm VM was removed without a claim."""
-        self._discarded.labels(reason).inc()
 
 
 class AdmissionMetrics:
@@ -269,9 +225,9 @@ class AdmissionMetrics:
         """So many requests wait for room."""
         self._waiting.set(requests)
 
-    def refused(self, reason: RefusalReason) -> None:
-        """A request was refused."""
-        self._refused.labels(reason).inc()
+    def refused(self, reason: str) -> None:
+        """A request was refused, for one of the :data:`RefusalReason`."""
+        self._refused.labels(reason if reason in get_args(RefusalReason) else OTHER).inc()
 
     def capacity(self, resource: Resource, *, used: float, total: float) -> None:
         """What of a resource is given out, and what there is in all."""
