@@ -16,7 +16,7 @@ from ff_core.git.errors import RepoUnreachable
 from ff_core.git.gateway import PLACE, GitNotConfigured, install
 from ff_core.git.run import Git
 from ff_core.ids import WorkspaceId
-from ff_core.process import RunAs
+from ff_core.process import RunAs, run
 from ff_core.store.engine import Store
 from ff_core.store.journal import Journal
 from ff_core.testing.git_server import GitServer
@@ -96,6 +96,81 @@ async def test_the_token_lies_in_one_private_file_of_the_user_and_the_newest_one
         assert (await git.text("ls-remote", "--get-url", "https://github.com.evil/a")) == "https://github.com.evil/a"
     await install(None, home=home, run_as=dev)
     assert not file.exists()
+
+
+@pytest.fixture
+def system(root, monkeypatch):
+    """As the image's: git reads it in place of /etc/gitconfig."""
+    file = root / "system-gitconfig"
+    file.write_text(f"[include]\n\tpath = ~/{PLACE}\n")
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", str(file))
+    return file
+
+
+@AS_ROOT
+async def test_where_the_system_includes_it_only_the_file_is_written_and_it_is_the_users(home, dev, system):
+    gateway = nowhere()
+    for token in ("old", TOKEN):
+        await install(access(gateway, token=token), home=home, run_as=dev, system=system)
+    file = home / PLACE
+    assert not (home / ".gitconfig").exists()
+    for path, mode in ((file, 0o600), (file.parent, 0o700), (file.parent.parent, 0o700)):
+        assert (path.stat().st_uid, path.stat().st_gid, stat.S_IMODE(path.stat().st_mode)) == (1000, 1000, mode)
+    assert list(file.parent.iterdir()) == [file]
+    git = ["git", "config", "--get-urlmatch", "http.extraHeader", f"{gateway}/git/https/github.com/a/b.git"]
+    env = {"PATH": os.environ["PATH"], "HOME": str(home), "GIT_CONFIG_SYSTEM": str(system)}
+    shown = await run(git, cwd=home, env=env, timeout_s=10, output_bytes_max=1000, user=dev)
+    assert shown.stdout.decode() == f"Authorization: Bearer {TOKEN}\n"
+    await install(None, home=home, run_as=dev, system=system)
+    assert not file.exists()
+
+
+@AS_ROOT
+async def test_links_of_the_user_are_followed_by_the_user_only(root, home, dev, system):
+    theirs, ours = home / "dotfiles", root / "ours"
+    for folder, owner in ((theirs, 1000), (ours, 0)):
+        folder.mkdir(mode=0o700)
+        os.chown(folder, owner, owner)
+    (home / ".config").symlink_to(theirs)
+    await install(access(nowhere()), home=home, run_as=dev, system=system)
+    assert TOKEN in (theirs / "factory-factory/gitconfig").read_text()
+    assert not (home / ".gitconfig").exists()
+    (home / ".config").unlink()
+    (home / ".config").symlink_to(ours)
+    with pytest.raises(GitNotConfigured):
+        await install(access(nowhere()), home=home, run_as=dev, system=system)
+    assert list(ours.iterdir()) == []
+
+
+@AS_ROOT
+async def test_a_link_in_place_of_the_file_is_replaced_and_not_followed(root, home, dev, system):
+    precious = root / "precious"
+    precious.write_text("root's")
+    (home / PLACE).parent.mkdir(parents=True)
+    (home / PLACE).symlink_to(precious)
+    await install(access(nowhere()), home=home, run_as=dev, system=system)
+    assert precious.read_text() == "root's"
+    assert not (home / PLACE).is_symlink()
+
+
+async def test_read_twice_it_is_still_one_header(home, dev, tmp_path):
+    async with GitServer(tmp_path) as server:
+        await server.create("git/https/git.example/a", {"a": "b"})
+        for _ in range(2):
+            await install(access(server.origin, "https://git.example"), home=home, run_as=dev)
+        text = (home / ".gitconfig").read_text()
+        (home / ".gitconfig").write_text(text + text)
+        done = await run(
+            ["git", "ls-remote", "https://git.example/a.git"],
+            cwd=home,
+            env={"PATH": os.environ["PATH"], "HOME": str(home), "GIT_TRACE_CURL": "1"},
+            timeout_s=20,
+            output_bytes_max=1_000_000,
+            user=dev,
+        )
+    said = done.stderr.decode()
+    assert done.exit_code == 0, said
+    assert said.count("Send header: Authorization: Bearer") == said.count("Send header: User-Agent:") > 0
 
 
 async def test_the_users_own_configuration_is_kept(home, dev):
