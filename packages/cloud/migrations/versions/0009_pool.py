@@ -15,7 +15,8 @@ def upgrade() -> None:
     op.execute("""
         alter table workspaces
             add column last_saved_at timestamptz,
-            add column last_checkpoint bigint not null default 0
+            add column last_checkpoint bigint not null default 0,
+            add column turn_ended_at timestamptz
     """)
     op.execute("alter table plans add column vm_runtime text check (vm_runtime ~ '^[a-z0-9][a-z0-9._-]{0,39}$')")
     op.execute("comment on column plans.vm_runtime is 'OCI runtime of its VMs, such as runsc; null: the usual one, and the pool'")
@@ -33,7 +34,7 @@ def upgrade() -> None:
             add column warm_at timestamptz,
             add column suspended_at timestamptz,
             add column active_at timestamptz not null default now(),
-            add column upgrade_to text
+            add column refused_image text
     """)
     # Forced row-level security hides rows from the owner; what runs already counts against the host's capacity.
     op.execute("alter table vms no force row level security")
@@ -64,12 +65,20 @@ def upgrade() -> None:
     op.execute("""
         create table fleet (
             one boolean primary key default true check (one),
-            draining boolean not null default false
+            draining boolean not null default false,
+            refusing text,
+            capacity jsonb not null default '{}',
+            measured_at timestamptz
         )
     """)
-    op.execute("comment on table fleet is 'The one row of what an operator said about all VMs'")
+    op.execute("""
+        comment on table fleet is
+        'The one row about all VMs: what an operator wants, what the machine has. refusing: the code of why nothing new is made'
+    """)
     op.execute("insert into fleet default values")
     system_table(op, "fleet")
+    op.execute("create policy everybody on fleet for select to ff_app using (true)")
+    op.execute("grant select (one, draining, refusing) on fleet to ff_app")
 
     op.execute("alter table operations add column request_id text check (length(request_id) <= 64)")
     # An order may come later than now, and after steps that its request did by itself.
@@ -106,7 +115,7 @@ def downgrade() -> None:
         alter table vms
             drop column desired, drop column image, drop column runtime, drop column memory_bytes, drop column cpus,
             drop column pids, drop column disk_bytes, drop column admitted_at, drop column deadline_at, drop column warm_at,
-            drop column suspended_at, drop column active_at, drop column upgrade_to
+            drop column suspended_at, drop column active_at, drop column refused_image
     """)
     op.execute("alter table plans drop column vm_runtime")
-    op.execute("alter table workspaces drop column last_saved_at, drop column last_checkpoint")
+    op.execute("alter table workspaces drop column last_saved_at, drop column last_checkpoint, drop column turn_ended_at")

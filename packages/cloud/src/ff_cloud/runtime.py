@@ -16,12 +16,19 @@ from ff_cloud.kit.http_server import listen, serving
 from ff_cloud.kit.migrate import migrate, pending
 from ff_cloud.kit.postgres import embedded_postgres
 from ff_cloud.kit.secrets import Secrets, master_secret
+from ff_cloud.kit.telemetry import Telemetry
 from ff_cloud.kit.tenancy import require_safe_roles
+from ff_cloud.kit.tracing import open_tracing
+from ff_cloud.probes.access import MetricsAccess
+from ff_cloud.probes.app import make_probes
+from ff_cloud.probes.checks import database_check, gateway_check, loops_check
 from ff_cloud.settings import CloudSettings
+from ff_cloud.version import VERSION
 from ff_cloud.vms.access import Daemons
 from ff_cloud.vms.daemon_http import DaemonHttp
 from ff_cloud.vms.engine.docker import docker_engine
 from ff_cloud.vms.image import LATEST, content_tag, find_root, read_extra_ca
+from ff_cloud.vms.traced import TracedDaemonHttp, traced
 from ff_cloud.worker import running_worker
 from ff_core.errors import FFError
 from ff_core.world import World
@@ -41,6 +48,7 @@ class Parts:
     daemons: Daemons
     gateway: GatewayAddress
     world: World
+    telemetry: Telemetry
 
 
 class MigrationsPending(FFError):
@@ -114,11 +122,15 @@ async def open_parts(settings: CloudSettings, world: World, say: Say) -> AsyncIt
         db = await stack.enter_async_context(Database(url))
         async with db.login_connection() as connection:
             await require_safe_roles(connection)
-        http = await stack.enter_async_context(DaemonHttp())
+        tracing = await stack.enter_async_context(open_tracing(settings.otlp_endpoint, version=VERSION))
+        telemetry = Telemetry.build(world, tracing)
+        telemetry.metrics.database.watch(lambda: db.connections_in_use, db.connections_max)
+        stack.enter_context(telemetry.readiness.including(database_check(db), loops_check(telemetry.heartbeats, world)))
+        http = await stack.enter_async_context(TracedDaemonHttp(tracing) if tracing.on else DaemonHttp())
         gateway = GatewayAddress(url=settings.gateway_url, port=settings.gateway_port)
         ways = Ways(gateway, secrets.gateway_token_key, parse_hosts(settings.git_hosts))
         daemons = Daemons(secret=secrets.vm_token_key, ways=ways, http=http)
-        yield Parts(settings=settings, secrets=secrets, db=db, daemons=daemons, gateway=gateway, world=world)
+        yield Parts(settings=settings, secrets=secrets, db=db, daemons=daemons, gateway=gateway, world=world, telemetry=telemetry)
 
 
 @asynccontextmanager
@@ -131,7 +143,8 @@ async def worker_of(parts: Parts, say: Say) -> AsyncIterator[None]:
         url=settings.docker_host,
         network=settings.vm_network,
         volume_options=settings.vm_volume_options,
-    ) as engine:
+    ) as untraced:
+        engine = traced(untraced, parts.telemetry.tracing)
         try:
             report = await engine.check(image)
             say(f"docker     Engine {report.version}, network {report.network}")
@@ -146,6 +159,7 @@ async def worker_of(parts: Parts, say: Say) -> AsyncIterator[None]:
             daemons=parts.daemons,
             image=image,
             world=parts.world,
+            telemetry=parts.telemetry,
         ):
             yield
 
@@ -154,9 +168,41 @@ async def worker_of(parts: Parts, say: Say) -> AsyncIterator[None]:
 async def api_of(parts: Parts) -> AsyncIterator[str]:
     """Serve the API for the length of the block; yields its address. Raises :class:`PortTaken`."""
     settings = parts.settings
-    app = make_app(settings=settings, db=parts.db, secrets=parts.secrets, daemons=parts.daemons, world=parts.world)
+    app = make_app(
+        settings=settings,
+        db=parts.db,
+        secrets=parts.secrets,
+        daemons=parts.daemons,
+        image=image_of(settings),
+        world=parts.world,
+        telemetry=parts.telemetry,
+    )
     listener = listen(settings.host, settings.port, "FF_PORT")
-    async with serving(app, listener, shutdown_s=settings.shutdown_s, name="api") as address:
+    changes = asyncio.create_task(app.state.changes.run(), name="changes")
+    try:
+        async with serving(app, listener, shutdown_s=settings.shutdown_s, name="api") as address:
+            yield address
+    finally:
+        await app.state.claims.close()
+        changes.cancel()
+        await asyncio.wait({changes})
+
+
+@asynccontextmanager
+async def probes_of(parts: Parts, say: Say) -> AsyncIterator[str | None]:
+    """Serve the probes on ``FF_METRICS_PORT`` for the length of the block, if it is set; yields their address.
+
+    Enter it last, so that the process is not called ready before its parts are. Raises :class:`PortTaken`.
+    """
+    settings = parts.settings
+    if settings.metrics_port is None:
+        yield None
+        return
+    access = MetricsAccess(settings.metrics_token, settings.public_url is not None)
+    app = make_probes(telemetry=parts.telemetry, access=access, world=parts.world)
+    listener = listen(settings.metrics_host, settings.metrics_port, "FF_METRICS_PORT")
+    async with serving(app, listener, shutdown_s=1.0, name="probes") as address:
+        say(f"probes     {address}")
         yield address
 
 
@@ -172,8 +218,9 @@ async def gateway_of(parts: Parts, say: Say) -> AsyncIterator[asyncio.Event]:
     async with (
         AsyncExitStack() as stack,
         docker_engine(settings.deployment_name, url=settings.docker_host, network=settings.vm_network) as engine,
-        open_gateway(settings=settings, db=parts.db, secrets=parts.secrets, world=parts.world) as app,
+        open_gateway(settings=settings, db=parts.db, secrets=parts.secrets, world=parts.world, telemetry=parts.telemetry) as app,
     ):
+        trouble: FFError | None = None
 
         async def serve(host: str) -> None:
             listener = listen(host, settings.gateway_port, "FF_GATEWAY_PORT or FF_GATEWAY_HOST")
@@ -183,21 +230,27 @@ async def gateway_of(parts: Parts, say: Say) -> AsyncIterator[asyncio.Event]:
             listens.set()
 
         async def wait() -> None:
+            nonlocal trouble
             while not listens.is_set():
                 await parts.world.sleep(ENGINE_RETRY_S)
-                with suppress(FFError):
+                try:
                     await serve(await engine.network_gateway())
+                except FFError as error:
+                    trouble = error
 
         waiting: asyncio.Task[None] | None = None
         try:
             host = settings.gateway_host or await engine.network_gateway()
         except FFError as error:
             say(f"gateway    {error.detail}")
+            trouble = error
             waiting = asyncio.create_task(wait(), name="gateway waits")
         else:
             await serve(host)
+        check = gateway_check(listens, lambda: trouble)
         try:
-            yield listens
+            with parts.telemetry.readiness.including(check):
+                yield listens
         finally:
             if waiting is not None:
                 waiting.cancel()

@@ -116,6 +116,12 @@ class CloudSettings(BaseSettings):
         "addresses such "
         "as `http://10.0.0.1:3000` for others than https. Users' `github_token` goes to that of `FF_GITHUB_URL` only",
     )
+    mirror_bytes_max: int = Field(
+        20 * 1024 * _MIB,
+        ge=0,
+        description="Most disk that copies of repositories may take in the data directory; a second clone of one is made from "
+        "its copy. 0: keep none",
+    )
     credential_key_file: Path | None = Field(
         None,
         description="File of keys that users' credentials are encrypted under, lines of `VERSION BASE64`, for our eyes only; "
@@ -152,6 +158,38 @@ class CloudSettings(BaseSettings):
     github_api_url: str = Field(
         "https://api.github.com", pattern=r"^https?://", max_length=2048, description="Address of GitHub's REST API"
     )
+
+    pool_size: int | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="Warm VMs that wait for a claim, always so many; unset: as many as recent demand asks for",
+    )
+    pool_min: int = Field(2, ge=0, le=1000, description="Least of them, when their number follows demand")
+    pool_max: int = Field(8, ge=0, le=1000, description="Most of them, when their number follows demand")
+    pool_at_once: int = Field(1, ge=1, le=100, description="Warm VMs that are made at the same time")
+    pool_age_max_s: float = Field(6 * 3600.0, ge=60, description="Seconds after which a warm VM that nobody took is replaced")
+    suspend_after_s: float = Field(
+        1800.0,
+        ge=0,
+        le=30 * 86_400,
+        description="Seconds without a turn, a command, a process or an attached client after which a VM is suspended; 0: never",
+    )
+    checkpoint_every_s: float = Field(
+        300.0,
+        ge=5,
+        le=86_400,
+        description="Seconds between two checkpoints of a workspace in use; after a turn one is made at once",
+    )
+    vms_max: int | None = Field(
+        None, ge=1, le=100_000, description="Most VMs at once; unset: as many as the machine has room for"
+    )
+    vm_reserve_bytes: int = Field(
+        256 * _MIB, ge=16 * _MIB, description="Memory that a VM is counted with when it is asked whether one more fits"
+    )
+    memory_free_bytes_min: int = Field(1024 * _MIB, ge=0, description="Memory of the machine that VMs leave free")
+    disk_free_bytes_min: int = Field(5120 * _MIB, ge=0, description="Free disk below which nothing new is made")
+    vms_per_cpu_max: int = Field(50, ge=1, le=10_000, description="VMs per processor of the machine")
 
     docker_host: str | None = Field(
         None, description="Docker Engine to use, such as `unix:///var/run/docker.sock`; unset: the usual one"

@@ -9,90 +9,149 @@ from contextlib import asynccontextmanager
 import structlog
 
 from ff_cloud.auth.signing import TokenKeys
+from ff_cloud.auth.upkeep import EVERY_S as AUTH_EVERY_S
 from ff_cloud.auth.upkeep import AuthUpkeep
 from ff_cloud.closing.steps import kinds as closing_kinds
-from ff_cloud.events.copier import Copier
+from ff_cloud.events.copier import LOOK_EVERY_S, Copier
+from ff_cloud.fleet import make_fleet, rules_of
 from ff_cloud.kit.crypto import Sealer
-from ff_cloud.kit.db import Database
+from ff_cloud.kit.db import Database, SystemTx
+from ff_cloud.kit.heartbeats import Heartbeats
 from ff_cloud.kit.secrets import Secrets
+from ff_cloud.kit.telemetry import Telemetry
+from ff_cloud.mail.sender import EVERY_S as MAIL_EVERY_S
 from ff_cloud.mail.sender import Sender
 from ff_cloud.mail.service import Post
 from ff_cloud.mail.transport import FolderTransport, SmtpServer, SmtpTransport, Transport, is_loopback
+from ff_cloud.operations.census import EVERY_S as CENSUS_EVERY_S
+from ff_cloud.operations.census import Census
 from ff_cloud.operations.engine import Operations
+from ff_cloud.probes.checks import docker_check, operations_check
 from ff_cloud.settings import CloudSettings
-from ff_cloud.vms.access import Daemons
-from ff_cloud.vms.engine.base import Engine, Limits
-from ff_cloud.vms.health import HealthCheck
-from ff_cloud.vms.specs import Specs
-from ff_cloud.workspaces.revive import Revival
-from ff_cloud.workspaces.service import Rules, WorkspaceService
-from ff_cloud.workspaces.settle import Settler
-from ff_cloud.workspaces.steps import kinds
-from ff_cloud.workspaces.sweep import Sweep
+from ff_cloud.vms.access import Daemons, Target
+from ff_cloud.vms.engine.base import Engine
+from ff_cloud.workspaces.operations import Outside
+from ff_cloud.workspaces.service import WorkspaceService
+from ff_core.errors import FFError
+from ff_core.ids import UserId, WorkspaceId
 from ff_core.world import World
 
 log = structlog.get_logger(__name__)
 
 RESTART_S = 1.0
+FIRST_LOOK_S_MAX = 30.0
+OPERATIONS_EVERY_S = 1.0
+UPGRADE_IDLE_S = 30.0
+"""An outdated VM is upgraded once nothing has happened in it for so long."""
 
 
 @asynccontextmanager
 async def running_worker(
-    *, settings: CloudSettings, db: Database, secrets: Secrets, engine: Engine, daemons: Daemons, image: str, world: World
+    *,
+    settings: CloudSettings,
+    db: Database,
+    secrets: Secrets,
+    engine: Engine,
+    daemons: Daemons,
+    image: str,
+    world: World,
+    telemetry: Telemetry,
 ) -> AsyncIterator[None]:
-    """A worker that works while the block runs; at its end steps get a moment to stop and leases are handed back."""
-    environment = {"FF_ALLOW_PLAIN_HTTP": "1"} if settings.allow_plain_http_repos else {}
-    specs = Specs(
-        image=image,
-        limits=Limits(settings.vm_memory_bytes, settings.vm_cpus, settings.vm_pids_max),
-        secret=secrets.vm_token_key,
-        environment=environment,
-    )
-    settler = Settler(world=world, terminate_deadline_s=settings.terminate_deadline_s)
-    revival = Revival(db=db, world=world)
+    """A worker that works while the block runs; at its end steps get a moment to stop and leases are handed back.
+
+    Entered when what the engine has and what the rows say were compared once, so that nothing is served from before a crash;
+    an engine that is away is not waited for.
+    """
+    pulse = telemetry.heartbeats.pulse
+    metrics = telemetry.metrics
     sealer = Sealer(secrets.sealing_key)
-    rules = Rules(
-        allow_plain_http=settings.allow_plain_http_repos,
-        provision_deadline_s=settings.provision_deadline_s,
-        terminate_deadline_s=settings.terminate_deadline_s,
-    )
-    workspaces = WorkspaceService(rules=rules, sealer=sealer, world=world)
-    operations = Operations(
-        db,
-        [
-            *kinds(db=db, engine=engine, daemons=daemons, specs=specs, sealer=sealer, settler=settler),
-            *closing_kinds(db=db, workspaces=workspaces, world=world),
-        ],
-        world,
-    )
-    sender = Sender(db=db, post=Post(sealer, world), transport=_transport(settings), sender=settings.mail_from, world=world)
-    health = HealthCheck(
+    copier = Copier(
         db=db,
+        daemons=daemons,
+        world=world,
+        name=f"{socket.gethostname()}:{os.getpid()}:{world.new_id()}",
+        metrics=metrics.events,
+        pulse=pulse("copier", every_s=LOOK_EVERY_S),
+    )
+    outside = Outside(
+        save=_save,
+        restore=_restore,
+        copy_journal=copier.finish,
+        seed_for=_seed_for,
+        idle_s=settings.suspend_after_s,
+        upgrade_idle_s=UPGRADE_IDLE_S,
+    )
+    fleet = make_fleet(
+        settings=settings,
+        db=db,
+        secrets=secrets,
         engine=engine,
         daemons=daemons,
-        target_of=revival.target_of,
-        revive=revival.order,
+        image=image,
+        outside=outside,
+        forget=_forget,
         world=world,
-        every_s=settings.health_interval_s,
+        telemetry=telemetry,
     )
-    copier = Copier(db=db, daemons=daemons, world=world, name=f"{socket.gethostname()}:{os.getpid()}:{world.new_id()}")
-    sweep = Sweep(db=db, engine=engine, settler=settler, world=world, every_s=settings.sweep_interval_s)
-    upkeep = AuthUpkeep(db=db, keys=TokenKeys(db, Sealer(secrets.sealing_key)), world=world)
+    workspaces = WorkspaceService(rules=rules_of(settings, image), sealer=sealer, world=world)
+    operations = Operations(
+        db,
+        [*fleet.kinds, *closing_kinds(db=db, workspaces=workspaces, world=world)],
+        world,
+        metrics=metrics.operations,
+        tracing=telemetry.tracing,
+        pulse=pulse("operations", every_s=OPERATIONS_EVERY_S),
+    )
+    census = Census(db=db, metrics=metrics.operations, world=world, pulse=pulse("census", every_s=CENSUS_EVERY_S))
+    sender = Sender(
+        db=db,
+        post=Post(sealer, world),
+        transport=_transport(settings),
+        sender=settings.mail_from,
+        world=world,
+        pulse=pulse("mail", every_s=MAIL_EVERY_S),
+    )
+    upkeep = AuthUpkeep(db=db, keys=TokenKeys(db, sealer), world=world, pulse=pulse("auth", every_s=AUTH_EVERY_S))
     runs = {
         "operations": lambda: operations.work(settings.worker_concurrency),
-        "health": health.run,
+        "census": census.run,
         "copier": copier.run,
-        "sweep": sweep.run,
         "mail": sender.run,
         "auth": upkeep.run,
+        **fleet.loops,
     }
-    loops = [asyncio.create_task(_for_ever(name, run, world), name=name) for name, run in runs.items()]
     try:
-        yield
+        async with asyncio.timeout(FIRST_LOOK_S_MAX):
+            await fleet.reconcile()
+    except (FFError, TimeoutError) as error:
+        log.warning("worker.first_look_failed", reason=str(error) or "it took too long")
+    heartbeats = telemetry.heartbeats
+    loops = [asyncio.create_task(_for_ever(name, run, world, heartbeats), name=name) for name, run in runs.items()]
+    try:
+        with telemetry.readiness.including(operations_check(census), docker_check(engine, image)):
+            yield
     finally:
         for loop in loops:
             loop.cancel()
         await asyncio.wait(loops, timeout=settings.shutdown_s)
+        for name in runs:
+            heartbeats.forget(name)
+
+
+async def _save(_target: Target, _reason: str) -> None:
+    pass
+
+
+async def _restore(_target: Target) -> bool:
+    return False
+
+
+async def _seed_for(_user_id: UserId, _url: str) -> None:
+    pass
+
+
+async def _forget(_tx: SystemTx, _workspace_id: WorkspaceId) -> None:
+    pass
 
 
 def _transport(settings: CloudSettings) -> Transport:
@@ -102,11 +161,12 @@ def _transport(settings: CloudSettings) -> Transport:
     return FolderTransport(settings.data_dir / "outbox", tell=is_loopback(settings.host) and settings.public_url is None)
 
 
-async def _for_ever(name: str, run: Callable[[], Awaitable[None]], world: World) -> None:
+async def _for_ever(name: str, run: Callable[[], Awaitable[None]], world: World, heartbeats: Heartbeats) -> None:
     """A loop that fails in a way nobody foresaw is told and started again; the others go on meanwhile."""
     while True:
         try:
             await run()
-        except Exception:
+        except Exception as error:
             log.exception("worker.loop_failed", loop=name)
+            heartbeats.crashed(name, error)
         await world.sleep(RESTART_S)

@@ -33,7 +33,7 @@ def world():
 
 @pytest.fixture
 def workspaces(world):
-    rules = Rules(allow_plain_http=False, provision_deadline_s=900, terminate_deadline_s=300)
+    rules = Rules(allow_plain_http=False, provision_deadline_s=900, terminate_deadline_s=300, image="i")
     return WorkspaceService(rules=rules, sealer=Sealer(Secrets(MASTER).sealing_key), world=world)
 
 
@@ -50,6 +50,13 @@ async def set_plan(db, **values):
     assignments = ", ".join(f"{name} = {value}" for name, value in values.items())
     async with db.system_transaction() as tx:
         await tx.execute(text(f"update plans set {assignments} where name = 'free'"))
+
+
+class Unneeded:
+    """Nothing is warm here, so nothing is to be bound."""
+
+    async def settle(self, _user_id, found):
+        return found.vm
 
 
 async def order(db, workspaces, user_id, name):
@@ -70,6 +77,7 @@ async def test_a_refusal_says_which_limit_how_much_is_used_and_what_frees_it(db,
     await set_plan(db, running_vms_max=1)
     app = accounts_app(db, world, routers=(workspaces_router, router))
     app.state.workspaces = workspaces
+    app.state.claims = Unneeded()
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://cloud") as http:
         made = await http.post("/v1/auth/signup", json={"email": "bob@example.com", "password": PASSWORD})
         headers = {"Authorization": f"Bearer {made.json()['access_token']}"}
@@ -112,13 +120,15 @@ async def test_a_vm_gets_what_its_owners_plan_gives_and_no_more_than_the_server_
     specs = Specs(image="i", limits=Limits(8 * GIB, 4.0, 100), secret=b"k" * 32)
     small = Specs(image="i", limits=Limits(1 * GIB, 0.5, 100), secret=b"k" * 32)
     async with db.system_transaction() as tx:
-        vm = await SystemVmRepository(tx).of_workspace(made.id)
+        vm = await SystemVmRepository(tx).of_workspace(made.workspace.id)
         free = await plans.of(tx, user_id)
         await users.set_plan(tx, user_id, "team")
         team = await plans.of(tx, user_id)
-    assert specs.of(vm, free, fence=1).limits == Limits(4 * GIB, 2.0, 100)
-    assert specs.of(vm, team, fence=1).limits == Limits(8 * GIB, 4.0, 100)
-    assert small.of(vm, team, fence=1).limits == Limits(1 * GIB, 0.5, 100)
+    assert specs.limits_of(free) == Limits(4 * GIB, 2.0, 100, 20 * GIB)
+    assert specs.limits_of(team) == Limits(8 * GIB, 4.0, 100, 100 * GIB)
+    assert small.limits_of(team) == Limits(1 * GIB, 0.5, 100, 100 * GIB)
+    assert specs.warm_limits([team, free]) == specs.limits_of(free), "before it belongs to anybody: what every plan gives"
+    assert specs.of(vm, specs.limits_of(free), fence=1).limits == specs.limits_of(free)
 
 
 async def test_a_user_reads_plans_and_writes_none(db, user_id):

@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, NoResultFound
 
 import ff_cloud
@@ -30,7 +31,8 @@ from ff_cloud.operations.repository import OperationRepository
 from ff_cloud.sessions.repository import SessionRepository
 from ff_cloud.testing.tenants import MARK, NOW, Estate, add_user, belongings, furnish
 from ff_cloud.users import repository as users
-from ff_cloud.vms.repository import VmRepository
+from ff_cloud.vms import fleet_repository as fleet
+from ff_cloud.vms.repository import SystemVmRepository, VmRepository
 from ff_cloud.workspaces.repository import WorkspaceRepository
 from ff_core.contract.account import ApiKeyView, Scope
 from ff_core.contract.base import ErrorView
@@ -44,6 +46,7 @@ ANN, BOB = UserId(UUID(int=0xA)), UserId(UUID(int=0xB))
 KIND = CredentialKind.ANTHROPIC_API_KEY
 SEALED = credentials.Sealed(ANN, KIND, "x", "x", "x")
 NEW = UUID(int=0xF)
+WARM = "an image that a warm VM has"
 KEY = ApiKeyView(
     id=ApiKeyId(NEW), name="n", prefix="p", scopes=frozenset({Scope.ADMIN}), created_at=NOW, expires_at=NOW, last_used_at=None
 )
@@ -68,6 +71,17 @@ async def _move(tx: Tx, estate: Estate) -> Any:
 
 
 _WORKSPACE: list[Any] = []
+
+
+async def _touch(tx: Tx, estate: Estate) -> None:
+    # It is written down to the minute: an hour ago is worth a write.
+    aged = "update workspaces set last_active_at = now() - interval '1 hour' where id = :id"
+    await tx.execute(text(aged), {"id": estate.workspace_id})
+    await WorkspaceRepository(tx).touch(estate.workspace_id)
+
+
+async def _told(answer: Awaitable[bool]) -> str:
+    return f"draining: {await answer}"
 
 
 def view(estate: Estate) -> SessionView:
@@ -137,11 +151,18 @@ CASES: dict[str, Case] = {
     "users.repository.plan_of": Case(lambda tx, e: users.plan_of(tx, e.user_id)),
     "users.repository.plan_names": Case(lambda tx, e: users.plan_names(tx), own="what plans there are is no secret"),
     "users.repository.wait_for_others": Case(lambda tx, e: users.wait_for_others(tx, tx.user_id), own="a lock of his own"),
-    "vms.repository.VmRepository.insert": Case(lambda tx, e: VmRepository(tx).insert(VmId(NEW), e.workspace_id)),
+    "vms.fleet_repository.refusing": Case(lambda tx, e: fleet.refusing(tx), own="why nothing new is made is no secret"),
+    "vms.fleet_repository.draining": Case(lambda tx, e: _told(fleet.draining(tx)), own="nor that the server is being emptied"),
+    "vms.repository.VmRepository.claim": Case(lambda tx, e: VmRepository(tx).claim(e.workspace_id, image=WARM, runtime=None)),
+    "vms.repository.VmRepository.insert": Case(
+        lambda tx, e: VmRepository(tx).insert(VmId(NEW), e.workspace_id, image="x", runtime=None)
+    ),
     "vms.repository.VmRepository.of_workspaces": Case(lambda tx, e: VmRepository(tx).of_workspaces([e.workspace_id])),
     "vms.repository.VmRepository.count_running": Case(lambda tx, e: VmRepository(tx).count_running()),
     "workspaces.repository.WorkspaceRepository.insert": Case(
-        lambda tx, e: WorkspaceRepository(tx).insert(WorkspaceId(NEW), NewWorkspace(name="new"), repo_token_sealed=None),
+        lambda tx, e: WorkspaceRepository(tx).insert(
+            WorkspaceId(NEW), NewWorkspace(name="new"), repo_token_sealed=None, operation_id=OperationId(NEW), deadline_s=9
+        ),
         own="a workspace of his own",
     ),
     "workspaces.repository.WorkspaceRepository.page": Case(
@@ -150,7 +171,7 @@ CASES: dict[str, Case] = {
     "workspaces.repository.WorkspaceRepository.count": Case(lambda tx, e: WorkspaceRepository(tx).count()),
     "workspaces.repository.WorkspaceRepository.get": Case(lambda tx, e: WorkspaceRepository(tx).get(e.workspace_id)),
     "workspaces.repository.WorkspaceRepository.want_gone": Case(lambda tx, e: WorkspaceRepository(tx).want_gone(e.workspace_id)),
-    "workspaces.repository.WorkspaceRepository.touch": Case(lambda tx, e: WorkspaceRepository(tx).touch(e.workspace_id)),
+    "workspaces.repository.WorkspaceRepository.touch": Case(_touch),
     "workspaces.repository.WorkspaceRepository.set_operation": Case(
         lambda tx, e: WorkspaceRepository(tx).set_operation(e.workspace_id, OperationId(NEW), 9)
     ),
@@ -197,6 +218,8 @@ async def estate(db: Database) -> Estate:
     async with db.system_transaction() as tx:
         await add_user(tx, ANN, f"ann-{MARK}")
         await add_user(tx, BOB, "bob")
+        await SystemVmRepository(tx).insert_warm(VmId(UUID(int=0xFF)), image=WARM, runtime=None, deadline_s=9)
+        await SystemVmRepository(tx).change(VmId(UUID(int=0xFF)), status="WARM", warm_at=NOW)
     return await furnish(db, ANN)
 
 
@@ -231,7 +254,7 @@ async def test_a_stranger_sees_and_changes_nothing(db: Database, estate: Estate,
 
 
 # A workspace has one VM, and the owner's has it already.
-@pytest.mark.parametrize("name", sorted(set(CASES) - {"vms.repository.VmRepository.insert"}))
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"vms.repository.VmRepository.insert", "vms.repository.VmRepository.claim"}))
 async def test_the_owner_does(db: Database, estate: Estate, name: str) -> None:
     before = await belongings(db, ANN)
     async with db.transaction(ANN) as tx:

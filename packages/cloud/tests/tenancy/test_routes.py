@@ -35,6 +35,7 @@ NAMED: dict[str, tuple[Any, int]] = {
     "GET /v1/workspaces/{workspace}/repository": (None, 404),
     "GET /v1/workspaces/{workspace}/events": (None, 404),
     "GET /v1/workspaces/{workspace}/turns": (None, 404),
+    "POST /v1/workspaces/{workspace}/suspend": (None, 404),
     "POST /v1/workspaces/{workspace}/exec": ({"argv": ["true"]}, 404),
     "POST /v1/workspaces/{workspace}/sessions": ({}, 404),
     "GET /v1/workspaces/{workspace}/sessions": (None, 404),
@@ -57,6 +58,7 @@ QUERIES = [
 OPEN = {
     "/healthz": "says nothing of anybody",
     "/readyz": "says nothing of anybody",
+    "/metrics": "this machine or a token; numbers of nobody",
     "/.well-known/jwks.json": "public keys",
     "/.well-known/oauth-authorization-server": "addresses",
     "/v1/auth/signup": "makes an account",

@@ -9,7 +9,9 @@ from ff_cloud.kit.db import Database, SystemTx
 from ff_cloud.kit.origin import Origin
 from ff_cloud.users import service as users
 from ff_cloud.users.model import Account
-from ff_cloud.vms.repository import SystemVmRepository
+from ff_cloud.vms.pool import PoolRules
+from ff_cloud.vms.service import pool_view
+from ff_cloud.workspaces.orders import waiting
 from ff_core.contract.admin import AccountView, ChangeByAdmin, PoolView
 from ff_core.contract.audit import AuditEventView
 from ff_core.contract.page import Page
@@ -20,9 +22,11 @@ from ff_core.world import World
 class Admin:
     """See the module. One per process."""
 
-    def __init__(self, *, db: Database, recovery: Recovery, world: World) -> None:
+    def __init__(self, *, db: Database, recovery: Recovery, pool: PoolRules, image: str, world: World) -> None:
         self._db = db
         self._recovery = recovery
+        self._pool = pool
+        self._image = image
         self._world = world
 
     async def users(self, *, before: UserId | None, email: str | None, items_max: int) -> list[AccountView]:
@@ -58,9 +62,9 @@ class Admin:
             return await audit.page(tx, before=before, items_max=items_max, user_id=user_id)
 
     async def pool(self) -> PoolView:
-        """The VMs of everybody, counted."""
+        """The warm pool, and the VMs of everybody, counted."""
         async with self._db.system_transaction() as tx:
-            return PoolView(vms=await SystemVmRepository(tx).counts())
+            return await pool_view(tx, self._pool, self._image, self._world.now(), waiting=await waiting(tx))
 
     async def _record(
         self, tx: SystemTx, caller: Caller, user_id: UserId, action: str, origin: Origin, plan: str | None = None

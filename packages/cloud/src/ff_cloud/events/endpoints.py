@@ -14,6 +14,7 @@ from ff_cloud.events.repository import EventRepository
 from ff_cloud.events.stream import EventStreams
 from ff_cloud.kit.caller import Caller, caller
 from ff_cloud.kit.http import Db
+from ff_cloud.kit.metrics import EventMetrics
 from ff_cloud.workspaces.endpoints import Workspaces
 from ff_core.contract.account import Scope
 from ff_core.contract.events import Event, sse_frame
@@ -33,8 +34,9 @@ MEDIA_TYPE = "text/event-stream"
 class Streams:
     """Counts the open streams of this process."""
 
-    def __init__(self, source: EventStreams) -> None:
+    def __init__(self, source: EventStreams, metrics: EventMetrics) -> None:
         self.source = source
+        self._metrics = metrics
         self._open: Counter[UserId] = Counter()
 
     def require_room(self, user_id: UserId) -> None:
@@ -46,10 +48,12 @@ class Streams:
     def counted(self, user_id: UserId) -> Iterator[None]:
         """Count one more, for as long as the block runs."""
         self._open[user_id] += 1
+        self._metrics.stream_opened()
         try:
             yield
         finally:
             self._open[user_id] -= 1
+            self._metrics.stream_closed()
 
 
 async def _streams(request: Request) -> Streams:

@@ -51,7 +51,7 @@ class EventStreams:
             async with self._db.transaction(user_id) as tx:
                 history = await EventRepository(tx).read(workspace_id, cursor, HISTORY_EVENTS_MAX)
                 workspace = await self._workspaces.find(tx, workspace_id)
-                target = await self._workspaces.target_of(tx, workspace) if workspace else None
+                target = (await self._workspaces.with_vm(tx, workspace)).target if workspace else None
             for event in history:
                 cursor = event.seq or cursor
                 yield event

@@ -70,10 +70,6 @@ class OperationRepository:
         """The active operation on ``key``."""
         return await self._one(select(*COLUMNS).where(operations.c.key == key, _ACTIVE))
 
-    async def active_keys(self) -> set[str]:
-        """The keys of all active operations that ``tx`` may see."""
-        return set((await self._tx.execute(select(operations.c.key).where(_ACTIVE))).scalars())
-
     async def latest(self, key: str) -> Operation | None:
         """The newest operation on ``key``, active or not."""
         query = select(*COLUMNS).where(operations.c.key == key)
@@ -90,6 +86,35 @@ class OperationRepository:
         )
         found = await self._tx.scalar(statement)
         return None if found is None else OperationId(found)
+
+    async def delete_finished(self, *, older_than_s: float, rows_max: int) -> int:
+        """Forget up to ``rows_max`` operations that ended well before; stuck ones stay. Returns how many went."""
+        old = (
+            select(operations.c.id)
+            .where(operations.c.finished_at < func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, older_than_s))
+            .where(operations.c.status != Status.STUCK)
+            .limit(rows_max)
+        )
+        return (await self._tx.execute(delete(operations).where(operations.c.id.in_(old)))).rowcount
+
+    async def delete_of(self, user_id: UserId) -> None:
+        """Forget all operations of a user; may be repeated."""
+        await self._tx.execute(delete(operations).where(operations.c.user_id == user_id))
+
+    async def _one(self, query: Any) -> Operation | None:
+        row = (await self._tx.execute(query)).one_or_none()
+        return None if row is None else from_row(row)
+
+
+class SystemOperationRepository:
+    """The operations of everybody, for loops and for steps that look around."""
+
+    def __init__(self, tx: SystemTx) -> None:
+        self._tx = tx
+
+    async def active_keys(self) -> set[str]:
+        """The keys of all active operations ."""
+        return set((await self._tx.execute(select(operations.c.key).where(_ACTIVE))).scalars())
 
     async def hasten(self, id: OperationId) -> None:  # noqa: A002
         """Let an operation that was ordered for later begin now; nothing when it has begun. May be repeated."""
@@ -112,6 +137,13 @@ class OperationRepository:
         )
         return int(await self._tx.scalar(ahead) or 0)
 
+    async def count_at(self, kinds: Sequence[str], step_name: str) -> int:
+        """How many active operations of these kinds stand at a step and have waited there."""
+        there = select(func.count()).where(
+            _ACTIVE, operations.c.kind.in_(kinds), operations.c.step_name == step_name, operations.c.error_code.is_not(None)
+        )
+        return int(await self._tx.scalar(there) or 0)
+
     async def due(self) -> tuple[int, float]:
         """How many operations wait for a worker to take them on, and for how many seconds the oldest does."""
         now = func.clock_timestamp()
@@ -121,21 +153,3 @@ class OperationRepository:
         query = select(func.count().label("waiting"), age.label("age_s")).where(_ACTIVE, operations.c.run_at <= now, free)
         row = (await self._tx.execute(query)).mappings().one()
         return int(row["waiting"]), float(row["age_s"])
-
-    async def delete_finished(self, *, older_than_s: float, rows_max: int) -> int:
-        """Forget up to ``rows_max`` operations that ended well before; stuck ones stay. Returns how many went."""
-        old = (
-            select(operations.c.id)
-            .where(operations.c.finished_at < func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, older_than_s))
-            .where(operations.c.status != Status.STUCK)
-            .limit(rows_max)
-        )
-        return (await self._tx.execute(delete(operations).where(operations.c.id.in_(old)))).rowcount
-
-    async def delete_of(self, user_id: UserId) -> None:
-        """Forget all operations of a user; may be repeated."""
-        await self._tx.execute(delete(operations).where(operations.c.user_id == user_id))
-
-    async def _one(self, query: Any) -> Operation | None:
-        row = (await self._tx.execute(query)).one_or_none()
-        return None if row is None else from_row(row)

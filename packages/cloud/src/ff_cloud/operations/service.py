@@ -6,7 +6,7 @@ from typing import Any
 from ff_cloud.kit.db import SystemTx, Tx
 from ff_cloud.operations.errors import OperationActive, OperationNotCancellable
 from ff_cloud.operations.model import Operation
-from ff_cloud.operations.repository import OperationRepository
+from ff_cloud.operations.repository import OperationRepository, SystemOperationRepository
 from ff_core.errors import NotFound
 from ff_core.ids import OperationId, UserId
 from ff_core.world import World
@@ -66,14 +66,19 @@ async def request_cancel(tx: Tx | SystemTx, key: str) -> OperationId | None:
     raise OperationNotCancellable
 
 
+async def active(tx: Tx | SystemTx, key: str) -> Operation | None:
+    """The active operation on ``key``."""
+    return await OperationRepository(tx).active(key)
+
+
 async def active_keys(tx: SystemTx) -> set[str]:
     """What operations are active on, whoever's they are."""
-    return await OperationRepository(tx).active_keys()
+    return await SystemOperationRepository(tx).active_keys()
 
 
 async def due(tx: SystemTx) -> tuple[int, float]:
     """How many operations wait for a worker to take them on, and for how many seconds the oldest does (0 without any)."""
-    return await OperationRepository(tx).due()
+    return await SystemOperationRepository(tx).due()
 
 
 async def forget_finished(tx: SystemTx, *, older_than_s: float = 30 * 86_400, rows_max: int = 1000) -> int:

@@ -5,8 +5,9 @@ from typing import TypeVar
 
 from ff_cloud.kit.db import Database, Tx
 from ff_cloud.sessions.repository import SessionRepository
-from ff_cloud.vms.access import Daemons, Target
+from ff_cloud.vms.access import Daemons
 from ff_cloud.vms.daemon_client import DaemonClient, VmUnreachable
+from ff_cloud.workspaces.awake import Awake
 from ff_cloud.workspaces.service import WorkspaceService
 from ff_core.contract.session import MessageView, NewMessage, NewSession, SessionView
 from ff_core.errors import NotFound
@@ -24,12 +25,14 @@ class SessionService:
         *,
         db: Database,
         workspaces: WorkspaceService,
+        awake: Awake,
         daemons: Daemons,
         require_model_key: Callable[[Tx], Awaitable[None]],
         world: World,
     ) -> None:
         self._db = db
         self._workspaces = workspaces
+        self._awake = awake
         self._daemons = daemons
         self._require_model_key = require_model_key
         self._world = world
@@ -37,8 +40,7 @@ class SessionService:
     async def create(self, user_id: UserId, workspace_id: WorkspaceId, wanted: NewSession) -> SessionView:
         """Open a conversation; with an id it may be repeated."""
         named = wanted if wanted.id else wanted.model_copy(update={"id": SessionId(self._world.new_id())})
-        target = await self._target(user_id, workspace_id)
-        view = await self._daemons.call(target, lambda daemon: daemon.create_session(named))
+        view = await self._awake.call(user_id, workspace_id, lambda daemon: daemon.create_session(named))
         async with self._db.transaction(user_id) as tx:
             await SessionRepository(tx).record(view)
         return view
@@ -48,7 +50,7 @@ class SessionService:
         async with self._db.transaction(user_id) as tx:
             await self._workspaces.get(tx, workspace_id)
             workspace = await self._workspaces.find(tx, workspace_id)
-            target = await self._workspaces.target_of(tx, workspace) if workspace else None
+            target = (await self._workspaces.with_vm(tx, workspace)).target if workspace else None
             known = await SessionRepository(tx).of_workspace(workspace_id)
         if target is None:
             return known
@@ -71,16 +73,8 @@ class SessionService:
             if workspace_id is None:
                 message = "There is no such session, or it is not yours."
                 raise NotFound(message)
-            target = await self._workspaces.target(tx, workspace_id)
-            await self._workspaces.touch(tx, workspace_id)
-        return await self._daemons.call(target, act)
+        return await self._awake.call(user_id, workspace_id, act)
 
     async def in_workspace(self, user_id: UserId, workspace_id: WorkspaceId, act: Callable[[DaemonClient], Awaitable[T]]) -> T:
         """Ask the daemon of a workspace. Raises like :meth:`ask`."""
-        return await self._daemons.call(await self._target(user_id, workspace_id), act)
-
-    async def _target(self, user_id: UserId, workspace_id: WorkspaceId) -> Target:
-        async with self._db.transaction(user_id) as tx:
-            target = await self._workspaces.target(tx, workspace_id)
-            await self._workspaces.touch(tx, workspace_id)
-        return target
+        return await self._awake.call(user_id, workspace_id, act)

@@ -71,9 +71,13 @@ async def furnish(db: Database, user_id: UserId) -> Estate:
     )
     async with db.transaction(user_id) as tx:
         await WorkspaceRepository(tx).insert(
-            estate.workspace_id, NewWorkspace(name=MARK, repo_url=f"https://example.com/{MARK}"), repo_token_sealed=MARK
+            estate.workspace_id,
+            NewWorkspace(name=MARK, repo_url=f"https://example.com/{MARK}"),
+            repo_token_sealed=MARK,
+            operation_id=estate.operation_id,
+            deadline_s=60.0,
         )
-        await VmRepository(tx).insert(estate.vm_id, estate.workspace_id)
+        await VmRepository(tx).insert(estate.vm_id, estate.workspace_id, image=MARK, runtime=None)
         key = ApiKeyView(
             id=estate.api_key_id,
             name=MARK,

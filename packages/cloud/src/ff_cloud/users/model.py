@@ -32,3 +32,5 @@ class Plan:
     vm_cpus: float
     vm_memory_bytes: int
     vm_disk_bytes: int
+    vm_runtime: str | None = None
+    """The OCI runtime of its VMs, such as ``runsc``; None: the usual one, which the warm pool has."""

@@ -46,3 +46,8 @@ def require_room(plan: Plan, what: Countable, used: int) -> None:
     if used >= most:
         detail = f"Your plan `{plan.name}` allows {most} {_WORDS[what]} and you have {used}; {_FREED_BY}."
         raise PlanLimitReached(detail, limit=what, used=used, max=most, plan=plan.name)
+
+
+async def everything(tx: SystemTx) -> list[Plan]:
+    """All plans there are."""
+    return await repository.all_plans(tx)

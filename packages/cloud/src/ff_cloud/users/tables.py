@@ -27,5 +27,6 @@ plans = Table(
     Column("vm_cpus", Double, nullable=False),
     Column("vm_memory_bytes", BigInteger, nullable=False),
     Column("vm_disk_bytes", BigInteger, nullable=False),
+    Column("vm_runtime", Text),
 )
 """What an account may use; ``vm_…`` are of one VM."""

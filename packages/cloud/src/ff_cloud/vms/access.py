@@ -4,12 +4,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-import httpx2
-
 from ff_cloud.vms.daemon_client import DaemonClient, VmUnreachable
-from ff_cloud.vms.repository import Vm
+from ff_cloud.vms.daemon_http import DaemonHttp
+from ff_cloud.vms.model import AnyVm, Vm
 from ff_cloud.vms.token import vm_token
-from ff_core.contract.daemon import Bind, GitAccess, ModelAccess
+from ff_core.contract.daemon import Bind, GitAccess, Health, ModelAccess, Probe
 from ff_core.contract.problem import RemoteProblem
 from ff_core.ids import VmId, WorkspaceId
 
@@ -23,6 +22,8 @@ class Target:
     workspace_id: WorkspaceId
     name: str
     vm: Vm
+    existing: bool
+    """The VM must hold the workspace already: one that does not has lost its files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +40,33 @@ class Daemons:
     ``ways`` says what a VM of a generation is told of the outside.
     """
 
-    def __init__(self, *, secret: bytes, ways: Callable[[VmId, int], Outside], http: httpx2.AsyncClient) -> None:
+    def __init__(self, *, secret: bytes, ways: Callable[[VmId, int], Outside], http: DaemonHttp) -> None:
         self._secret = secret
         self._ways = ways
         self._http = http
 
-    def client(self, vm: Vm) -> DaemonClient:
+    def client(self, vm: AnyVm) -> DaemonClient:
         """The daemon of ``vm``. Raises :class:`VmUnreachable` when its container has never run."""
         if vm.address is None or vm.port is None:
             raise VmUnreachable
         token = vm_token(self._secret, vm.id, vm.generation)
         return DaemonClient(vm.address, vm.port, token, vm.generation, self._http)
 
-    async def bind(self, target: Target) -> None:
+    async def bind(self, target: Target, *, timeout_s: float | None = None) -> Health:
         """Tell the daemon whose it is and how its agent reaches model and repositories; may be repeated."""
         outside = self._ways(target.vm.id, target.vm.generation)
-        wanted = Bind(workspace_id=target.workspace_id, name=target.name, model=outside.model, git=outside.git)
-        await self.client(target.vm).bind(wanted)
+        wanted = Bind(
+            workspace_id=target.workspace_id,
+            name=target.name,
+            model=outside.model,
+            git=outside.git,
+            existing=target.existing,
+        )
+        return await self.client(target.vm).bind(wanted, **({} if timeout_s is None else {"timeout_s": timeout_s}))
+
+    async def probe(self, vm: AnyVm) -> Probe:
+        """Try in a VM that belongs to nobody what an agent will need. Raises ``RemoteProblem`` that says what is broken."""
+        return await self.client(vm).probe()
 
     async def call(self, target: Target, act: Callable[[DaemonClient], Awaitable[T]]) -> T:
         """Do ``act``; a daemon that was restarted and forgot its binding is bound again first.

@@ -157,12 +157,12 @@ class DaemonClient:
         ):
             yield frames
 
-    async def events(self, after: int) -> AsyncGenerator[Event, None]:
+    async def events(self, after: int, *, copy: bool = False) -> AsyncGenerator[Event, None]:
         """The journal from ``after`` on, then what happens, until the daemon ends it; then resume from the last ``seq``.
 
-        The daemon ends it when it stops, and when this reader is too slow.
+        The daemon ends it when it stops, and when this reader is too slow. ``copy``: nobody looks on, so it keeps no VM awake.
         """
-        params = {"after": str(after)}
+        params = {"after": str(after), **({"copy": "1"} if copy else {})}
         async with (
             self._open("GET", "/events", params=params, silence_s_max=SILENCE_S_MAX) as response,
             aclosing(_event_data(response)) as found,

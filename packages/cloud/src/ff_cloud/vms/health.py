@@ -1,7 +1,6 @@
-"""Notices VMs that do not answer, or have forgotten whose they are.
+"""Asks every VM that should answer how it is: counts failures, notes when it was last in use, and binds a daemon that forgot.
 
-A daemon that lives but is not bound (it was restarted) is bound again here. One that fails three times in a row, or whose
-container has stopped, is handed to ``revive``. The engine's own events wake the check at once.
+What follows from it is decided by :mod:`ff_cloud.vms.plan`; ``wake`` has the reconciler look when a VM has failed.
 """
 
 import asyncio
@@ -10,111 +9,93 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from ff_cloud.kit.db import Database
+from ff_cloud.kit.heartbeats import UNHEARD, Pulse
+from ff_cloud.kit.rounds import rounds
 from ff_cloud.vms.access import Daemons, Target
 from ff_cloud.vms.daemon_client import VmUnreachable
-from ff_cloud.vms.engine.base import Engine
-from ff_cloud.vms.repository import SystemVmRepository, Vm
+from ff_cloud.vms.model import AnyVm, Vm
+from ff_cloud.vms.plan import FAILURES_MAX
+from ff_cloud.vms.repository import SystemVmRepository
+from ff_core.contract.daemon import Health
+from ff_core.contract.problem import RemoteProblem
 from ff_core.errors import FFError
 from ff_core.ids import VmId
 from ff_core.world import World
 
 log = structlog.get_logger(__name__)
 
-FAILURES_MAX = 3
 CHECKS_AT_ONCE_MAX = 20
-ENGINE_RETRY_S = 2.0
 
 
 class HealthCheck:
-    """Run :meth:`run` in any number of workers. ``name_of`` gives the workspace's name that a daemon is bound under;
-    ``revive`` orders a revival and does nothing where one is under way.
-    """
+    """Run :meth:`run` in any number of workers. ``target_of`` tells whom a VM's daemon is to serve; None while nobody."""
 
     def __init__(
         self,
         *,
         db: Database,
-        engine: Engine,
         daemons: Daemons,
         target_of: Callable[[Vm], Awaitable[Target | None]],
-        revive: Callable[[Vm], Awaitable[None]],
+        wake: Callable[[], None],
         world: World,
         every_s: float,
+        on_failure: Callable[[], None] = lambda: None,
+        pulse: Pulse = UNHEARD,
     ) -> None:
         self._db = db
-        self._engine = engine
         self._daemons = daemons
         self._target_of = target_of
-        self._revive = revive
+        self._wake = wake
         self._world = world
         self._every_s = every_s
-        self._woken = asyncio.Event()
+        self._on_failure = on_failure
+        self._pulse = pulse
         self._bound: set[tuple[VmId, int]] = set()
 
     async def run(self) -> None:
         """Check until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._listen())
-            while True:
-                try:
-                    await self.once()
-                except FFError as error:
-                    log.warning("health.failed", code=error.code, reason=str(error))
-                self._woken.clear()
-                await self._wait()
+        await rounds("health", self.once, lambda: self._world.sleep(self._every_s), self._pulse)
 
     async def once(self) -> None:
-        """Check every running VM, some at a time."""
+        """Check every VM that should answer, some at a time."""
         async with self._db.system_transaction() as tx:
-            running = await SystemVmRepository(tx).running()
-        self._bound &= {(vm.id, vm.generation) for vm in running}
+            answering = await SystemVmRepository(tx).answering()
+        self._bound &= {(vm.id, vm.generation) for vm in answering}
         room = asyncio.Semaphore(CHECKS_AT_ONCE_MAX)
 
-        async def check(vm: Vm) -> None:
+        async def check(vm: AnyVm) -> None:
             async with room:
                 await self._check(vm)
 
         async with asyncio.TaskGroup() as group:
-            for vm in running:
+            for vm in answering:
                 group.create_task(check(vm))
 
-    async def _check(self, vm: Vm) -> None:
-        healthy = True
+    async def _check(self, vm: AnyVm) -> None:
+        healthy, active_at = True, None
         try:
             health = await self._daemons.client(vm).health()
-            # Once per life of this process also those that are bound: the gateway may have moved while nobody was here.
-            known = (vm.id, vm.generation) in self._bound
-            if not (health.bound and known) and (target := await self._target_of(vm)) is not None:
-                await self._daemons.bind(target)
-                self._bound.add((vm.id, vm.generation))
+            active_at = self._world.now() if health.use.any else health.use.active_at
+            if isinstance(vm, Vm):
+                await self._rebind(vm, health)
         except VmUnreachable:
             healthy = False
+        except RemoteProblem as error:
+            log.warning("health.refused", vm_id=str(vm.id), code=error.problem.code, reason=str(error))
+            healthy = error.problem.code != "workspace_missing"
         except FFError as error:
             log.warning("health.refused", vm_id=str(vm.id), reason=str(error))
         async with self._db.system_transaction() as tx:
-            failures = await SystemVmRepository(tx).record_health(vm.id, healthy=healthy)
-        if failures and (failures >= FAILURES_MAX or not await self._container_runs(vm)):
-            log.warning("health.revive", vm_id=str(vm.id), failures=failures)
-            await self._revive(vm)
+            failures = await SystemVmRepository(tx).record_health(vm.id, healthy=healthy, active_at=active_at)
+        if failures:
+            self._on_failure()
+        if failures >= (FAILURES_MAX if isinstance(vm, Vm) else 1):
+            log.warning("health.failing", vm_id=str(vm.id), failures=failures)
+            self._wake()
 
-    async def _container_runs(self, vm: Vm) -> bool:
-        observed = await self._engine.observe(vm.id)
-        return observed.container is not None and observed.container.running
-
-    async def _listen(self) -> None:
-        """A container that ends is looked at in the same moment."""
-        while True:
-            try:
-                async for _ in self._engine.events():
-                    self._woken.set()
-            except FFError as error:
-                log.info("health.engine_away", reason=str(error))
-            await self._world.sleep(ENGINE_RETRY_S)
-
-    async def _wait(self) -> None:
-        waiting = {asyncio.ensure_future(self._woken.wait()), asyncio.ensure_future(self._world.sleep(self._every_s))}
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waiting:
-                task.cancel()
+    async def _rebind(self, vm: Vm, health: Health) -> None:
+        # Once per life of this process also those that are bound: the gateway may have moved while nobody was here.
+        known = (vm.id, vm.generation) in self._bound
+        if not (health.bound and known) and (target := await self._target_of(vm)) is not None:
+            await self._daemons.bind(target)
+            self._bound.add((vm.id, vm.generation))

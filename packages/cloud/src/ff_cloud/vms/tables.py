@@ -1,6 +1,7 @@
 """VMs in PostgreSQL. While warm a VM has no user; then the system role sees it, and a user only to claim it (migration 0009)."""
 
 from sqlalchemy import BigInteger, Boolean, Column, DateTime, Double, Integer, Table, Text, Uuid
+from sqlalchemy.dialects.postgresql import JSONB
 
 from ff_cloud.kit.tables import metadata
 
@@ -16,7 +17,7 @@ vms = Table(
     Column("desired", Text, nullable=False, server_default="RUNNING"),
     Column("generation", Integer, nullable=False),
     Column("image", Text),
-    Column("upgrade_to", Text),
+    Column("refused_image", Text),
     Column("runtime", Text),
     Column("memory_bytes", BigInteger),
     Column("cpus", Double),
@@ -46,7 +47,15 @@ pool_demand = Table(
     Column("misses", Integer, nullable=False),
 )
 
-fleet = Table("fleet", metadata, Column("one", Boolean, primary_key=True), Column("draining", Boolean, nullable=False))
+fleet = Table(
+    "fleet",
+    metadata,
+    Column("one", Boolean, primary_key=True),
+    Column("draining", Boolean, nullable=False),
+    Column("refusing", Text),
+    Column("capacity", JSONB, nullable=False),
+    Column("measured_at", _MOMENT),
+)
 
 CHANNEL = "vms"
 """The notifications of ``vms``: ``<status> <workspace id, or ->`` whenever status or desired state changes."""

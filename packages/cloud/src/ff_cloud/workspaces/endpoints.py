@@ -1,7 +1,7 @@
 """Workspaces over HTTP, and running commands in them."""
 
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from typing import Annotated, cast
 from uuid import UUID
 
@@ -14,18 +14,21 @@ from ff_cloud.kit.idempotency import Answer, IdempotencyKey, fingerprint_of, onc
 from ff_cloud.operations.endpoints import view_of
 from ff_cloud.operations.repository import OperationRepository
 from ff_cloud.vms.access import Daemons, Target
+from ff_cloud.workspaces.awake import Awake
+from ff_cloud.workspaces.claims import Claims
 from ff_cloud.workspaces.errors import CursorInvalid
-from ff_cloud.workspaces.service import WorkspaceService
+from ff_cloud.workspaces.orders import Orders
+from ff_cloud.workspaces.service import Found, WorkspaceService
 from ff_core.contract.account import Scope
 from ff_core.contract.base import dump
 from ff_core.contract.daemon import Repository
-from ff_core.contract.execution import MEDIA_TYPE, ExecError, ExecRequest
+from ff_core.contract.execution import MEDIA_TYPE, ExecError, ExecFrame, ExecNotice, ExecRequest
 from ff_core.contract.operation import OperationView
 from ff_core.contract.page import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, Page
 from ff_core.contract.problem import code_of
 from ff_core.contract.workspace import NewWorkspace, WorkspaceView
 from ff_core.errors import FFError, NotFound
-from ff_core.ids import WorkspaceId
+from ff_core.ids import UserId, WorkspaceId
 from ff_core.streaming import Stream
 
 router = APIRouter(prefix="/v1/workspaces", tags=["workspaces"])
@@ -42,8 +45,23 @@ async def _daemons(request: Request) -> Daemons:
     return cast(Daemons, request.app.state.daemons)
 
 
+async def _claims(request: Request) -> Claims:
+    return cast(Claims, request.app.state.claims)
+
+
+async def _awake(request: Request) -> Awake:
+    return cast(Awake, request.app.state.awake)
+
+
+async def _orders(request: Request) -> Orders:
+    return cast(Orders, request.app.state.orders)
+
+
 Workspaces = Annotated[WorkspaceService, Depends(_service)]
 Vms = Annotated[Daemons, Depends(_daemons)]
+TheClaims = Annotated[Claims, Depends(_claims)]
+TheAwake = Annotated[Awake, Depends(_awake)]
+TheOrders = Annotated[Orders, Depends(_orders)]
 
 
 @router.post("", status_code=201)
@@ -54,17 +72,27 @@ async def create(
     who: Writer,
     db: Db,
     workspaces: Workspaces,
+    claims: TheClaims,
     key: IdempotencyKey,
 ) -> WorkspaceView:
-    """Order a workspace. It answers at once with PROVISIONING; follow the operation or the events to READY or FAILED."""
+    """Order a workspace. It answers at once with PROVISIONING; follow the operation or the events to READY or FAILED.
+
+    Commands can be run in it from now on, in the home folder until its repository is there.
+    """
+    ordered: Found | None = None
 
     async def make() -> Answer:
-        return Answer(201, dump(await workspaces.order(tx, wanted)))
+        nonlocal ordered
+        ordered = await workspaces.order(tx, wanted)
+        return Answer(201, dump(ordered.view()))
 
-    fingerprint = await fingerprint_of(request, request.app.state.secrets.fingerprint_key)
+    fingerprint = await fingerprint_of(request, request.app.state.secrets.fingerprint_key) if key is not None else ""
     async with db.transaction(who.user_id) as tx:
         answer = await once(tx, key, fingerprint, make)
-    view = WorkspaceView.model_validate(answer.body)
+    if ordered is None:  # a repeated request: it was settled when it was new
+        view = WorkspaceView.model_validate(answer.body)
+    else:
+        view = ordered.view(await claims.settle(who.user_id, ordered))
     response.headers["Location"] = f"/v1/workspaces/{view.id}"
     return view
 
@@ -103,26 +131,60 @@ async def delete(workspace_id: WorkspaceId, who: Writer, db: Db, workspaces: Wor
 
 
 @router.get("/{workspace_id}/repository")
-async def repository(workspace_id: WorkspaceId, who: Reader, db: Db, workspaces: Workspaces, vms: Vms) -> Repository:
+async def repository(workspace_id: WorkspaceId, who: Reader, awake: TheAwake) -> Repository:
     """Branch, head and counts of changes of the checkout, as they are now."""
+    return await awake.call(who.user_id, workspace_id, lambda daemon: daemon.repository())
+
+
+@router.post("/{workspace_id}/suspend", status_code=202)
+async def suspend(
+    workspace_id: WorkspaceId,
+    who: Writer,
+    db: Db,
+    workspaces: Workspaces,
+    orders: TheOrders,
+    force: Annotated[bool, Query(description="Interrupt what goes on in it.")] = False,
+) -> OperationView:
+    """Put the workspace to sleep now, if nothing goes on in it. Any command or prompt wakes it. May be repeated."""
     async with db.transaction(who.user_id) as tx:
-        target = await workspaces.target(tx, workspace_id)
-    return await vms.call(target, lambda daemon: daemon.repository())
+        await workspaces.look_ready(tx, workspace_id)
+        operation_id = await orders.suspend(tx, workspace_id, who.user_id, idle_s=0.0, force=force)
+        operation = await OperationRepository(tx).get(operation_id)
+    if operation is None:
+        raise NotFound
+    return view_of(operation)
 
 
 @router.post("/{workspace_id}/exec", response_class=StreamingResponse, responses={200: {"content": {MEDIA_TYPE: {}}}})
-async def execute(
-    workspace_id: WorkspaceId, wanted: ExecRequest, who: Writer, db: Db, workspaces: Workspaces, vms: Vms
-) -> Stream:
+async def execute(workspace_id: WorkspaceId, wanted: ExecRequest, who: Writer, awake: TheAwake, vms: Vms) -> Stream:
     """Run a command in the workspace and stream what it writes as JSON lines; the last says how it ended.
 
-    Going away ends the command.
+    A workspace that sleeps wakes up for it, and one that is on its way is waited for; lines of the kind ``notice`` say so
+    meanwhile. Going away ends the command.
     """
-    async with db.transaction(who.user_id) as tx:
-        target = await workspaces.target(tx, workspace_id)
-        await workspaces.touch(tx, workspace_id)
-
+    found = await awake.look(who.user_id, workspace_id, ready=False)
+    target = found.target
+    if target is None:
+        return Stream(_awaited(awake, vms, who.user_id, workspace_id, wanted), MEDIA_TYPE)
     return Stream(_output(vms, target, wanted), MEDIA_TYPE)
+
+
+async def _awaited(
+    awake: Awake, vms: Daemons, user_id: UserId, workspace_id: WorkspaceId, wanted: ExecRequest
+) -> AsyncGenerator[bytes, None]:
+    """What is waited for, and then the command. The answer has begun, so an error is its last line."""
+    yield b""
+    try:
+        async with aclosing(awake.waiting(user_id, workspace_id)) as steps:
+            async for step in steps:
+                if isinstance(step, str):
+                    yield _line(ExecNotice(message=step))
+                    continue
+                async with aclosing(_output(vms, step, wanted)) as output:
+                    async for piece in output:
+                        yield piece
+    except FFError as error:
+        yield _line(ExecError(code=code_of(error), message=error.detail))
 
 
 async def _output(vms: Daemons, target: Target, wanted: ExecRequest) -> AsyncGenerator[bytes, None]:
@@ -132,9 +194,13 @@ async def _output(vms: Daemons, target: Target, wanted: ExecRequest) -> AsyncGen
         yield b""
         try:
             async for frame in frames:
-                yield frame.model_dump_json().encode() + b"\n"
+                yield _line(frame)
         except FFError as error:
-            yield ExecError(code=code_of(error), message=error.detail).model_dump_json().encode() + b"\n"
+            yield _line(ExecError(code=code_of(error), message=error.detail))
+
+
+def _line(frame: ExecFrame) -> bytes:
+    return frame.model_dump_json().encode() + b"\n"
 
 
 def _before(cursor: str | None) -> WorkspaceId | None:

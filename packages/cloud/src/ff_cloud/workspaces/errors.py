@@ -1,6 +1,6 @@
 """What can be wrong with a request about a workspace."""
 
-from ff_core.errors import Conflict, InvalidInput
+from ff_core.errors import Conflict, FFError, InvalidInput, TimedOut
 
 
 class WorkspaceNameTaken(Conflict):
@@ -19,3 +19,17 @@ class CursorInvalid(InvalidInput):
     """The cursor is not one of ours; start again without it."""
 
     code = "cursor_invalid"
+
+
+class ServerFull(FFError):
+    """This server takes nothing new at the moment; try again later."""
+
+    code = "server_full"
+    status = 503
+
+
+class NotAwakeYet(TimedOut):
+    """The workspace's VM is still on its way; try again, it goes on meanwhile."""
+
+    code = "vm_not_awake"
+    status = 503

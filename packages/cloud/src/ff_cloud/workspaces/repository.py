@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, or_, select, true, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import ColumnElement, RowMapping, delete, func, or_, select, true, update
+from sqlalchemy.dialects.postgresql import insert
 
 from ff_cloud.kit.db import SystemTx, Tx
 from ff_cloud.workspaces.errors import WorkspaceNameTaken
@@ -40,10 +40,12 @@ class Workspace:
     operation_id: OperationId | None
     last_seq: int
     last_active_at: datetime
+    last_saved_at: datetime | None
+    last_checkpoint: int
     created_at: datetime
     updated_at: datetime
 
-    def view(self, vm: VmView | None) -> WorkspaceView:
+    def view(self, vm: VmView | None, *, queue_place: int | None = None) -> WorkspaceView:
         """What the API shows of it."""
         return WorkspaceView(
             id=self.id,
@@ -58,11 +60,21 @@ class Workspace:
             error=self.error,
             operation_id=self.operation_id,
             vm=vm,
+            queue_place=queue_place,
+            last_saved_at=self.last_saved_at,
             last_seq=self.last_seq,
             last_active_at=self.last_active_at,
             created_at=self.created_at,
             updated_at=self.updated_at,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class SavedState:
+    """When a workspace's state was last stored (or it was made), and when a turn of its agents last ended."""
+
+    saved_at: datetime
+    turn_ended_at: datetime | None
 
 
 class _Shared:
@@ -103,8 +115,10 @@ class _Shared:
         await self._change(workspace_id, operation_id=operation_id, deadline_at=_in(deadline_s), updated_at=func.now())
 
     async def touch(self, workspace_id: WorkspaceId) -> None:
-        """Note that it is in use."""
-        await self._change(workspace_id, last_active_at=func.now())
+        """Note that it is in use, to the minute: not every request is worth a write."""
+        minute_ago = func.now() - func.make_interval(0, 0, 0, 0, 0, 1)
+        mine = (workspaces.c.id == workspace_id) & self._visible & (workspaces.c.last_active_at < minute_ago)
+        await self._tx.execute(update(workspaces).where(mine).values(last_active_at=func.now()))
 
     async def _change(self, workspace_id: WorkspaceId, **values: Any) -> None:
         await self._tx.execute(update(workspaces).where(workspaces.c.id == workspace_id, self._visible).values(values))
@@ -118,8 +132,18 @@ class WorkspaceRepository(_Shared):
     def __init__(self, tx: Tx) -> None:
         self._tx = tx
 
-    async def insert(self, workspace_id: WorkspaceId, wanted: NewWorkspace, *, repo_token_sealed: str | None) -> None:
-        """A new one, PROVISIONING from the start. Raises :class:`WorkspaceNameTaken`."""
+    async def insert(
+        self,
+        workspace_id: WorkspaceId,
+        wanted: NewWorkspace,
+        *,
+        repo_token_sealed: str | None,
+        operation_id: OperationId,
+        deadline_s: float,
+    ) -> Workspace:
+        """A new one, PROVISIONING from the start by an operation that must have ended in time. Raises
+        :class:`WorkspaceNameTaken`.
+        """
         statement = insert(workspaces).values(
             id=workspace_id,
             user_id=self._tx.user_id,
@@ -132,17 +156,18 @@ class WorkspaceRepository(_Shared):
             branch=wanted.branch,
             github_issue_url=wanted.github_issue_url,
             desired=PRESENT,
+            operation_id=operation_id,
+            deadline_at=_in(deadline_s),
             last_active_at=func.now(),
             created_at=func.now(),
             updated_at=func.now(),
         )
-        try:
-            async with self._tx.savepoint():
-                await self._tx.execute(statement)
-        except IntegrityError as error:
-            if "workspaces_user_id_name_key" not in str(error.orig):
-                raise
-            raise WorkspaceNameTaken from error
+        # A conflict gives no row and no error, so that no savepoint is needed.
+        unless_taken = statement.on_conflict_do_nothing(index_elements=["user_id", "name"]).returning(workspaces)
+        row = (await self._tx.execute(unless_taken)).mappings().one_or_none()
+        if row is None:
+            raise WorkspaceNameTaken
+        return workspace_of(row)
 
     async def page(self, *, before: WorkspaceId | None, name: str | None, items_max: int) -> list[Workspace]:
         """Newest first; ``before`` is the last id of the page before, ``name`` an exact name."""
@@ -181,10 +206,24 @@ class SystemWorkspaceRepository(_Shared):
         )
         return [workspace_of(row) for row in rows.mappings()]
 
-    async def heard(self, workspace_id: WorkspaceId, last_seq: int) -> None:
-        """Note how far its journal was copied; it is in use."""
+    async def ready(self) -> set[WorkspaceId]:
+        """Those that are READY and are to stay."""
+        stays = (workspaces.c.status == WorkspaceStatus.READY) & (workspaces.c.desired == PRESENT)
+        return {WorkspaceId(found) for found in (await self._tx.execute(select(workspaces.c.id).where(stays))).scalars()}
+
+    async def saved_states(self) -> dict[WorkspaceId, SavedState]:
+        """How fresh what is stored of each READY workspace is."""
+        c = workspaces.c
+        stays = (c.status == WorkspaceStatus.READY) & (c.desired == PRESENT)
+        saved = func.coalesce(c.last_saved_at, c.created_at)
+        rows = await self._tx.execute(select(c.id, saved.label("saved_at"), c.turn_ended_at).where(stays))
+        return {WorkspaceId(row.id): SavedState(row.saved_at, row.turn_ended_at) for row in rows}
+
+    async def heard(self, workspace_id: WorkspaceId, last_seq: int, *, turn_ended: bool) -> None:
+        """Note how far its journal was copied; it is in use. ``turn_ended``: its agent has just done something worth keeping."""
         newest = func.greatest(workspaces.c.last_seq, last_seq)
-        await self._change(workspace_id, last_seq=newest, last_active_at=func.now())
+        more = {"turn_ended_at": func.clock_timestamp()} if turn_ended else {}
+        await self._change(workspace_id, last_seq=newest, last_active_at=func.now(), **more)
 
     async def delete(self, workspace_id: WorkspaceId) -> None:
         """Remove the row and, by cascade, its sessions and events; may be repeated."""
@@ -211,6 +250,8 @@ def workspace_of(row: RowMapping) -> Workspace:
         operation_id=row["operation_id"],
         last_seq=row["last_seq"],
         last_active_at=row["last_active_at"],
+        last_saved_at=row["last_saved_at"],
+        last_checkpoint=row["last_checkpoint"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )

@@ -1,5 +1,6 @@
 """The rules of workspaces: order one, find one, delete one. Nobody here touches the network or commits."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -10,25 +11,28 @@ from ff_cloud.operations.repository import OperationRepository
 from ff_cloud.operations.service import request_cancel, start
 from ff_cloud.users import plans
 from ff_cloud.users.plans import Countable
+from ff_cloud.vms import fleet_repository as fleet
 from ff_cloud.vms.access import Target
+from ff_cloud.vms.admission import REASONS
+from ff_cloud.vms.model import Vm
 from ff_cloud.vms.repository import VmRepository
-from ff_cloud.workspaces.errors import WorkspaceNotReady
+from ff_cloud.workspaces.errors import ServerFull, WorkspaceNotReady
+from ff_cloud.workspaces.kinds import ADMIT, CLAIMED_STEPS_DONE, PROVISION, TERMINATE
 from ff_cloud.workspaces.repository import GONE, Workspace, WorkspaceRepository
 from ff_core.contract.plans import CountLimitView, LimitsView
-from ff_core.contract.workspace import NewWorkspace, WorkspaceStatus, WorkspaceView
+from ff_core.contract.workspace import NewWorkspace, VmStatus, WorkspaceStatus, WorkspaceView
 from ff_core.errors import NotFound
 from ff_core.git.remote import check_branch, parse_repo_url
 from ff_core.ids import OperationId, VmId, WorkspaceId
 from ff_core.world import World
 
-PROVISION = "provision"
-TERMINATE = "terminate"
-REVIVE = "revive"
+CLAIM_GRACE_S = 10.0
+"""For the request that claimed a VM to bind it; then the workspace's operation does."""
 
 _NOT_READY = {
     WorkspaceStatus.NEW: "This workspace is about to be prepared; try again in a moment.",
     WorkspaceStatus.PROVISIONING: "This workspace is still being prepared; try again when its status is READY.",
-    WorkspaceStatus.FAILED: "This workspace failed to start and can only be deleted: ",
+    WorkspaceStatus.FAILED: "This workspace failed and can only be deleted: ",
     WorkspaceStatus.ARCHIVING: "This workspace is being deleted.",
     WorkspaceStatus.ARCHIVED: "This workspace was deleted.",
 }
@@ -36,41 +40,91 @@ _NOT_READY = {
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The settings the rules depend on."""
+    """The settings the rules depend on. ``image`` is what VMs are made from now."""
 
     allow_plain_http: bool
     provision_deadline_s: float
     terminate_deadline_s: float
+    image: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A workspace and its VM, as one transaction saw them."""
+
+    workspace: Workspace
+    vm: Vm | None
+
+    def view(self, vm: Vm | None = None) -> WorkspaceView:
+        """What the API shows of it; ``vm`` is newer than the one found."""
+        known = vm or self.vm
+        return self.workspace.view(known.view() if known is not None else None)
+
+    @property
+    def target(self) -> Target | None:
+        """Whom to talk to, when its daemon should answer now."""
+        if self.vm is None or not self.vm.reachable or self.workspace.desired == GONE:
+            return None
+        ready = self.workspace.status is WorkspaceStatus.READY
+        return Target(self.workspace.id, self.workspace.name, self.vm, existing=ready)
 
 
 class WorkspaceService:
     """See the module. One per process; each call is one part of the caller's transaction."""
 
-    def __init__(self, *, rules: Rules, sealer: Sealer, world: World) -> None:
+    def __init__(
+        self, *, rules: Rules, sealer: Sealer, world: World, on_refused: Callable[[str], None] = lambda _reason: None
+    ) -> None:
         self._rules = rules
         self._sealer = sealer
         self._world = world
+        self._on_refused = on_refused
 
-    async def order(self, tx: Tx, wanted: NewWorkspace) -> WorkspaceView:
-        """Write down a new workspace, its VM and the operation that makes both real.
+    async def order(self, tx: Tx, wanted: NewWorkspace) -> Found:
+        """Write down a new workspace, its VM and the operation that makes it READY.
 
-        Raises ``WorkspaceNameTaken``, ``PlanLimitReached``, and the git room's errors for a bad URL or branch.
+        A warm VM is claimed when there is one; whoever calls this binds it once the transaction has committed
+        (:mod:`ff_cloud.workspaces.claims`). Otherwise the operation makes one. Raises ``WorkspaceNameTaken``,
+        ``PlanLimitReached``, ``ServerFull``, and the git room's errors for a bad URL or branch.
         """
         if wanted.repo_url is not None:
             parse_repo_url(wanted.repo_url, allow_plain_http=self._rules.allow_plain_http)
         if wanted.branch is not None:
             check_branch(wanted.branch)
-        workspaces = WorkspaceRepository(tx)
+        workspaces, vms = WorkspaceRepository(tx), VmRepository(tx)
         plan = await plans.hold(tx)
         plans.require_room(plan, Countable.WORKSPACES, await workspaces.count())
-        plans.require_room(plan, Countable.RUNNING_VMS, await VmRepository(tx).count_running())
-        workspace_id = WorkspaceId(self._world.new_id())
+        plans.require_room(plan, Countable.RUNNING_VMS, await vms.count_running())
+        refusing = await fleet.refusing(tx)
+        if refusing is not None:
+            self._on_refused(refusing)
+            raise ServerFull(REASONS.get(refusing), reason=refusing)
+        workspace_id, operation_id = WorkspaceId(self._world.new_id()), OperationId(self._world.new_id())
         token = wanted.repo_token.get_secret_value() if wanted.repo_token else None
-        sealed = self._sealer.seal(token, token_context(workspace_id)) if token else None
-        await workspaces.insert(workspace_id, wanted, repo_token_sealed=sealed)
-        await VmRepository(tx).insert(VmId(self._world.new_id()), workspace_id)
-        await self._start(tx, PROVISION, workspace_id, self._rules.provision_deadline_s)
-        return await self.get(tx, workspace_id)
+        workspace = await workspaces.insert(
+            workspace_id,
+            wanted,
+            repo_token_sealed=self._sealer.seal(token, token_context(workspace_id)) if token else None,
+            operation_id=operation_id,
+            deadline_s=self._rules.provision_deadline_s,
+        )
+        vm = await vms.claim(workspace_id, image=self._rules.image, runtime=plan.vm_runtime)
+        claimed = vm is not None
+        if vm is None:
+            vm_id = VmId(self._world.new_id())
+            vm = await vms.insert(vm_id, workspace_id, image=self._rules.image, runtime=plan.vm_runtime)
+        await start(
+            tx,
+            PROVISION,
+            id=operation_id,
+            key=str(workspace_id),
+            user_id=tx.user_id,
+            input={},
+            world=self._world,
+            delay_s=CLAIM_GRACE_S if claimed else 0.0,
+            done=CLAIMED_STEPS_DONE if claimed else 0,
+        )
+        return Found(workspace, vm)
 
     async def get(self, tx: Tx, workspace_id: WorkspaceId) -> WorkspaceView:
         """One workspace of the caller. Raises ``NotFound``, also for a stranger's."""
@@ -105,43 +159,52 @@ class WorkspaceService:
         if active is None:
             if workspace.status is not WorkspaceStatus.ARCHIVING:
                 await workspaces.move(workspace, WorkspaceStatus.ARCHIVING)
-            return await self._start(tx, TERMINATE, workspace_id, self._rules.terminate_deadline_s, cancellable=False)
+            operation = await start(
+                tx,
+                TERMINATE,
+                key=str(workspace_id),
+                user_id=tx.user_id,
+                input={},
+                world=self._world,
+                cancellable=False,
+            )
+            await workspaces.set_operation(workspace_id, operation, self._rules.terminate_deadline_s)
+            return operation
         if active.kind != TERMINATE:
             with suppress(OperationNotCancellable):  # it ends soon, and the deletion follows
                 await request_cancel(tx, str(workspace_id))
         return active.id
 
-    async def target(self, tx: Tx, workspace_id: WorkspaceId) -> Target:
-        """The workspace's VM, to talk to. Raises ``NotFound``, ``WorkspaceNotReady``."""
+    async def look(self, tx: Tx, workspace_id: WorkspaceId) -> Found:
+        """The workspace and its VM. Raises ``NotFound``, and ``WorkspaceNotReady`` when it will never answer again."""
         workspace = await self._find(tx, workspace_id)
-        found = await self.target_of(tx, workspace)
-        if found is None:
+        if workspace.desired == GONE or workspace.status not in {WorkspaceStatus.READY, WorkspaceStatus.PROVISIONING}:
             raise WorkspaceNotReady(_why_not(workspace), workspace_status=workspace.status)
+        return await self.with_vm(tx, workspace)
+
+    async def look_ready(self, tx: Tx, workspace_id: WorkspaceId) -> Found:
+        """Like :meth:`look`; raises ``WorkspaceNotReady`` also for one that is still being prepared."""
+        found = await self.look(tx, workspace_id)
+        if found.workspace.status is not WorkspaceStatus.READY:
+            raise WorkspaceNotReady(_why_not(found.workspace), workspace_status=found.workspace.status)
         return found
 
-    async def target_of(self, tx: Tx, workspace: Workspace) -> Target | None:
-        """The VM to talk to, or None while there is none."""
-        if workspace.status is not WorkspaceStatus.READY or workspace.desired == GONE:
-            return None
-        vms = await VmRepository(tx).of_workspaces([workspace.id])
-        return Target(workspace.id, workspace.name, vms[workspace.id]) if workspace.id in vms else None
+    async def with_vm(self, tx: Tx, workspace: Workspace) -> Found:
+        """A workspace with its VM."""
+        return Found(workspace, (await VmRepository(tx).of_workspaces([workspace.id])).get(workspace.id))
 
-    async def touch(self, tx: Tx, workspace_id: WorkspaceId) -> None:
+    async def require_room_to_run(self, tx: Tx) -> None:
+        """Raise ``PlanLimitReached`` unless the caller's plan lets one more VM run."""
+        plan = await plans.hold(tx)
+        plans.require_room(plan, Countable.RUNNING_VMS, await VmRepository(tx).count_running())
+
+    async def touch(self, tx: Tx, workspace: Workspace) -> None:
         """Note that its user uses it."""
-        await WorkspaceRepository(tx).touch(workspace_id)
+        await WorkspaceRepository(tx).touch(workspace.id)
 
     async def find(self, tx: Tx, workspace_id: WorkspaceId) -> Workspace | None:
         """The workspace, or None when it is gone or not the caller's."""
         return await WorkspaceRepository(tx).get(workspace_id)
-
-    async def _start(
-        self, tx: Tx, kind: str, workspace_id: WorkspaceId, deadline_s: float, *, cancellable: bool = True
-    ) -> OperationId:
-        operation = await start(
-            tx, kind, key=str(workspace_id), user_id=tx.user_id, input={}, world=self._world, cancellable=cancellable
-        )
-        await WorkspaceRepository(tx).set_operation(workspace_id, operation, deadline_s)
-        return operation
 
     async def _find(self, tx: Tx, workspace_id: WorkspaceId, *, lock: bool = False) -> Workspace:
         workspace = await WorkspaceRepository(tx).get(workspace_id, lock=lock)
@@ -152,7 +215,22 @@ class WorkspaceService:
 
     async def _views(self, tx: Tx, found: list[Workspace]) -> list[WorkspaceView]:
         vms = await VmRepository(tx).of_workspaces([workspace.id for workspace in found])
-        return [workspace.view(vms[workspace.id].view() if workspace.id in vms else None) for workspace in found]
+        return [
+            workspace.view(
+                vms[workspace.id].view() if workspace.id in vms else None,
+                queue_place=await self._queue_place(tx, workspace, vms.get(workspace.id)),
+            )
+            for workspace in found
+        ]
+
+    async def _queue_place(self, tx: Tx, workspace: Workspace, vm: Vm | None) -> int | None:
+        """Its place among those that wait for room; None when it does not wait."""
+        held = vm is None or vm.admitted_at is not None or vm.status not in {VmStatus.CREATING, VmStatus.SUSPENDED}
+        if held or workspace.status not in {WorkspaceStatus.PROVISIONING, WorkspaceStatus.READY}:
+            return None
+        active = await OperationRepository(tx).active(str(workspace.id))
+        place = active.state.get("queue_place") if active is not None and active.step_name == ADMIT else None
+        return place if isinstance(place, int) else None
 
 
 def token_context(workspace_id: WorkspaceId) -> str:
@@ -163,7 +241,5 @@ def token_context(workspace_id: WorkspaceId) -> str:
 def _why_not(workspace: Workspace) -> str:
     if workspace.desired == GONE:
         return "This workspace is being deleted."
-    if workspace.status is WorkspaceStatus.READY:
-        return "This workspace has no VM just now; try again in a moment."
     detail = workspace.error.message if workspace.error else ""
     return (_NOT_READY[workspace.status] + detail).strip()

@@ -1,15 +1,20 @@
 """What the end of an operation means for its workspace, in the transaction that ends it; and what follows by itself."""
 
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from uuid import UUID
 
 from ff_cloud.kit.db import SystemTx
+from ff_cloud.operations.errors import OperationActive
 from ff_cloud.operations.model import Operation, Status
 from ff_cloud.operations.service import start
+from ff_cloud.vms.model import Desired
+from ff_cloud.vms.repository import SystemVmRepository
+from ff_cloud.workspaces.kinds import REVIVE, TERMINATE
 from ff_cloud.workspaces.repository import GONE, SystemWorkspaceRepository, Workspace
-from ff_cloud.workspaces.service import TERMINATE
 from ff_core.contract.base import ErrorView
-from ff_core.contract.workspace import WorkspaceStatus
+from ff_core.contract.workspace import VmStatus, WorkspaceStatus
 from ff_core.ids import WorkspaceId
 from ff_core.world import World
 
@@ -18,11 +23,21 @@ CANCELLED = ErrorView(code="cancelled", message="It was deleted while it was bei
 
 
 class Settler:
-    """See the module. ``terminate_deadline_s``: after this long a deletion that got stuck is started again."""
+    """See the module. ``terminate_deadline_s``: after this long a deletion that got stuck is started again.
 
-    def __init__(self, *, world: World, terminate_deadline_s: float) -> None:
+    ``forget`` is told of every workspace that is gone, in the transaction that forgets it.
+    """
+
+    def __init__(
+        self,
+        *,
+        world: World,
+        terminate_deadline_s: float,
+        forget: Callable[[SystemTx, WorkspaceId], Awaitable[None]],
+    ) -> None:
         self._world = world
         self._terminate_deadline_s = terminate_deadline_s
+        self._forget = forget
 
     async def provisioned(self, tx: SystemTx, op: Operation) -> None:
         """PROVISIONING becomes READY or FAILED; a deletion asked for meanwhile begins."""
@@ -35,24 +50,56 @@ class Settler:
             # Only a deletion and the deadline cancel it, and a workspace that is wanted was not deleted.
             overdue = op.cancel_requested and workspace.desired != GONE
             workspace = await self._move(tx, workspace, WorkspaceStatus.FAILED, TIMED_OUT if overdue else _why(op))
-        if workspace.desired == GONE:
-            await self.terminate(tx, workspace)
+        await self._go_on(tx, workspace)
 
     async def revived(self, tx: SystemTx, op: Operation) -> None:
         """Still READY after a revival that worked; FAILED after one that did not (the volume is kept)."""
         workspace = await self._lock(tx, op)
         if workspace is None:
             return
-        if op.status is not Status.DONE and workspace.status is WorkspaceStatus.READY and not op.cancel_requested:
-            workspace = await self._move(tx, workspace, WorkspaceStatus.PROVISIONING)
-            workspace = await self._move(tx, workspace, WorkspaceStatus.FAILED, _why(op))
-        if workspace.desired == GONE:
-            await self.terminate(tx, workspace)
+        failed = op.status is not Status.DONE and workspace.status is WorkspaceStatus.READY and not op.cancel_requested
+        if failed:
+            workspace = await self._fail(tx, workspace, op)
+        await self._go_on(tx, workspace)
+
+    async def woken(self, tx: SystemTx, op: Operation) -> None:
+        """Awake; or asleep as before, when there is no room for it or it was cancelled; FAILED when it can't be woken at all."""
+        workspace = await self._lock(tx, op)
+        if workspace is None:
+            return
+        vm = await SystemVmRepository(tx).of_workspace(workspace.id, lock=True)
+        if op.status is not Status.DONE and vm is not None:
+            if op.cancel_requested or op.error_code in {"no_capacity", "docker_unreachable", "step_timed_out", "worker_lost"}:
+                # What may have been started counts as asleep; the reconciler stops it.
+                asleep = {"status": VmStatus.SUSPENDED, "desired": Desired.SUSPENDED, "admitted_at": None}
+                await SystemVmRepository(tx).change(vm.id, **asleep, suspended_at=vm.suspended_at or self._world.now())
+            elif workspace.status is WorkspaceStatus.READY:
+                workspace = await self._fail(tx, workspace, op)
+        await self._go_on(tx, workspace)
+
+    async def upgraded(self, tx: SystemTx, op: Operation) -> None:
+        """On the new image; or, turned back after its container had to go, on the old one as soon as it is made again."""
+        workspace = await self._lock(tx, op)
+        if workspace is None:
+            return
+        if op.status is not Status.DONE and "image_before" in op.state and workspace.desired != GONE:
+            with suppress(OperationActive):
+                await start(tx, REVIVE, key=op.key, user_id=workspace.user_id, input={}, world=self._world)
+            return
+        await self._go_on(tx, workspace)
+
+    async def rested(self, tx: SystemTx, op: Operation) -> None:
+        """Nothing changes for the workspace."""
+        workspace = await self._lock(tx, op)
+        if workspace is not None:
+            await self._go_on(tx, workspace)
 
     async def terminated(self, tx: SystemTx, op: Operation) -> None:
         """Nothing of it is left outside the database: forget it here too."""
         if op.status is Status.DONE:
-            await SystemWorkspaceRepository(tx).delete(WorkspaceId(UUID(op.key)))
+            workspace_id = WorkspaceId(UUID(op.key))
+            await self._forget(tx, workspace_id)
+            await SystemWorkspaceRepository(tx).delete(workspace_id)
 
     async def terminate(self, tx: SystemTx, workspace: Workspace) -> None:
         """Start the deletion of a workspace on which no operation is active."""
@@ -70,6 +117,19 @@ class Settler:
             cancellable=False,
         )
         await SystemWorkspaceRepository(tx).set_operation(workspace.id, operation, self._terminate_deadline_s)
+
+    async def _go_on(self, tx: SystemTx, workspace: Workspace) -> None:
+        """A deletion that was asked for meanwhile begins now."""
+        if workspace.desired == GONE:
+            await self.terminate(tx, workspace)
+
+    async def _fail(self, tx: SystemTx, workspace: Workspace, op: Operation) -> Workspace:
+        """A workspace that was READY and can't be brought back. Its files are kept, its VM serves nobody."""
+        vm = await SystemVmRepository(tx).of_workspace(workspace.id, lock=True)
+        if vm is not None:
+            await SystemVmRepository(tx).change(vm.id, status=VmStatus.FAILED, admitted_at=None)
+        workspace = await self._move(tx, workspace, WorkspaceStatus.PROVISIONING)
+        return await self._move(tx, workspace, WorkspaceStatus.FAILED, _why(op))
 
     async def _lock(self, tx: SystemTx, op: Operation) -> Workspace | None:
         return await SystemWorkspaceRepository(tx).get(WorkspaceId(UUID(op.key)), lock=True)

@@ -1,41 +1,59 @@
-"""The operations on a workspace, step by step: provision, revive, terminate.
+"""The steps of the operations on workspaces. Which operation has which is in :mod:`ff_cloud.workspaces.operations`.
 
-Steps act on Docker and on the daemon and leave rows through ``Effects``; each may run more than once (see
+Steps act on the engine and on the daemon and leave rows through ``Effects``; each may run more than once (see
 :class:`ff_cloud.operations.model.Step`). What follows the end of an operation is in :mod:`ff_cloud.workspaces.settle`.
 """
 
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Literal
 from uuid import UUID
+
+import structlog
 
 from ff_cloud.kit.crypto import Sealer
 from ff_cloud.kit.db import Database, SystemTx
-from ff_cloud.operations.errors import Fatal
-from ff_cloud.operations.model import Effects, Kind, Operation, Step
+from ff_cloud.operations.errors import Fatal, Later
+from ff_cloud.operations.model import Effects, Operation, Step
+from ff_cloud.operations.repository import SystemOperationRepository
 from ff_cloud.users import plans
 from ff_cloud.vms.access import Daemons, Target
+from ff_cloud.vms.admission import NO_ROOM
+from ff_cloud.vms.capacity import admit
 from ff_cloud.vms.engine.base import Engine
+from ff_cloud.vms.engine.errors import IsolationBroken, VolumeMissing
 from ff_cloud.vms.errors import DockerUnreachable
-from ff_cloud.vms.repository import SystemVmRepository, Vm, started, terminating
+from ff_cloud.vms.model import Desired, Vm
+from ff_cloud.vms.repository import SystemVmRepository, limits_columns, made
 from ff_cloud.vms.specs import Specs
+from ff_cloud.workspaces.kinds import ADMIT, WAITING_KINDS
 from ff_cloud.workspaces.repository import SystemWorkspaceRepository, Workspace
-from ff_cloud.workspaces.service import PROVISION, REVIVE, TERMINATE, token_context
-from ff_cloud.workspaces.settle import Settler
+from ff_cloud.workspaces.service import token_context
 from ff_core.contract.daemon import PrepareRepository
 from ff_core.contract.problem import RemoteProblem
-from ff_core.ids import WorkspaceId
+from ff_core.contract.workspace import VmStatus, WorkspaceStatus
+from ff_core.errors import FFError
+from ff_core.ids import UserId, VmId, WorkspaceId
+from ff_core.world import World
+
+log = structlog.get_logger(__name__)
 
 CONTAINER_TIMEOUT_S = 120.0
 DAEMON_TIMEOUT_S = 60.0
 CLONE_TIMEOUT_S = 900.0
+WAIT_FOR_ROOM_S = 0.5
+
+SeedFor = Callable[[UserId, str], Awaitable[AsyncIterator[bytes] | None]]
+"""What is known already of a repository this user may read, as a stream for the daemon; None: nothing."""
 
 
-class _WorkspaceStep(Step):
+class WorkspaceStep(Step):
     """A step that begins by reading its workspace and VM in a transaction of its own."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
     async def _load(self, op: Operation) -> tuple[Workspace, Vm | None]:
-        workspace_id = _key(op)
+        workspace_id = key(op)
         async with self._db.system_transaction() as tx:
             workspace = await SystemWorkspaceRepository(tx).get(workspace_id)
             vm = await SystemVmRepository(tx).of_workspace(workspace_id)
@@ -47,14 +65,53 @@ class _WorkspaceStep(Step):
         workspace, vm = await self._load(op)
         if vm is None:
             raise Fatal("vm_lost", "The workspace's VM is no longer there; delete the workspace and make a new one.")
-        return Target(workspace.id, workspace.name, vm)
+        return Target(workspace.id, workspace.name, vm, existing=workspace.status is WorkspaceStatus.READY)
 
 
-class EnsureContainer(_WorkspaceStep):
-    """Make the VM's container exist and run; adopts one that does."""
+class Admit(WorkspaceStep):
+    """Wait until the machine has room for the VM; those who came first go first."""
+
+    name = ADMIT
+
+    def __init__(self, db: Database, specs: Specs, world: World) -> None:
+        super().__init__(db)
+        self._specs = specs
+        self._world = world
+
+    async def do(self, op: Operation) -> Effects:
+        """See :class:`Step`. Raises ``Later`` with the place in the queue."""
+        workspace, vm = await self._load(op)
+        async with self._db.system_transaction() as tx:
+            if vm is None:  # the request that ordered it died between giving a dead VM up and finding another
+                vm_id = VmId(self._world.new_id())
+                await SystemVmRepository(tx).insert_cold(vm_id, workspace.id, workspace.user_id, image=self._specs.image)
+            else:
+                vm_id = vm.id
+            ahead = await SystemOperationRepository(tx).waiting_before(op.created_at, WAITING_KINDS, ADMIT)
+            reason = await admit(tx, vm_id, ahead=ahead)
+        if reason is not None:
+            raise Later(reason, delay_s=WAIT_FOR_ROOM_S, code=NO_ROOM, state={"queue_place": ahead + 1})
+        return Effects(state={"queue_place": None})
+
+    async def undo(self, op: Operation) -> Effects:
+        """It counts no longer; a VM that sleeps stays as it is."""
+        _, vm = await self._load(op)
+        if vm is None or vm.status is not VmStatus.SUSPENDED:
+            return Effects()
+        vm_id = vm.id
+        return Effects(apply=lambda tx: SystemVmRepository(tx).change(vm_id, admitted_at=None))
+
+
+class EnsureContainer(WorkspaceStep):
+    """Make the VM's container exist and run; adopts one that does.
+
+    ``volume`` is ``existing`` for a workspace that was READY: an empty volume in place of its files is made only knowingly, and
+    then filled by :class:`RestoreState`.
+    """
 
     name = "container"
     timeout_s = CONTAINER_TIMEOUT_S
+    volume: Literal["any", "existing"] = "existing"
 
     def __init__(self, db: Database, engine: Engine, specs: Specs) -> None:
         super().__init__(db)
@@ -65,11 +122,14 @@ class EnsureContainer(_WorkspaceStep):
         """See :class:`Step`."""
         vm = (await self._target(op)).vm
         async with self._db.system_transaction() as tx:
-            plan = await plans.of(tx, vm.user_id)
-        endpoint = await self._engine.ensure(self._specs.of(vm, plan, fence=op.fence))
+            limits = self._specs.limits_of(await plans.of(tx, vm.user_id))
+        try:
+            endpoint = await self._engine.ensure(self._specs.of(vm, limits, fence=op.fence, volume=self.volume))
+        except VolumeMissing:
+            endpoint = await self._engine.ensure(self._specs.of(vm, limits, fence=op.fence))
 
         async def apply(tx: SystemTx) -> None:
-            await tx.execute(started(vm.id, endpoint.container_id, endpoint.address, endpoint.port))
+            await tx.execute(made(vm.id, endpoint, limits, VmStatus.CLAIMED))
 
         return Effects(apply=apply)
 
@@ -77,8 +137,10 @@ class EnsureContainer(_WorkspaceStep):
 class EnsureNewContainer(EnsureContainer):
     """The same for a workspace's first container, which is removed with its volume when the operation turns back."""
 
+    volume: Literal["any", "existing"] = "any"
+
     async def undo(self, op: Operation) -> Effects:
-        """Remove container and volume. While Docker can't be reached the sweep keeps trying (VM is TERMINATING)."""
+        """Remove container and volume. While the engine can't be reached the reconciler keeps trying (the VM is TERMINATING)."""
         _, vm = await self._load(op)
         if vm is None:
             return Effects()
@@ -86,11 +148,13 @@ class EnsureNewContainer(EnsureContainer):
         try:
             await self._engine.remove(vm_id)
         except DockerUnreachable:
-            return Effects(apply=lambda tx: _later(tx, vm))
+            return Effects(
+                apply=lambda tx: SystemVmRepository(tx).change(vm_id, status=VmStatus.TERMINATING, desired=Desired.GONE)
+            )
         return Effects(apply=lambda tx: SystemVmRepository(tx).delete(vm_id))
 
 
-class AwaitDaemon(_WorkspaceStep):
+class AwaitDaemon(WorkspaceStep):
     """Wait until the daemon answers."""
 
     name = "daemon"
@@ -106,32 +170,79 @@ class AwaitDaemon(_WorkspaceStep):
         return Effects()
 
 
-class BindDaemon(_WorkspaceStep):
-    """Tell the daemon whose it is."""
+class BindDaemon(AwaitDaemon):
+    """Tell the daemon whose it is. From now on the VM serves."""
 
     name = "bind"
-    timeout_s = DAEMON_TIMEOUT_S
-
-    def __init__(self, db: Database, daemons: Daemons) -> None:
-        super().__init__(db)
-        self._daemons = daemons
 
     async def do(self, op: Operation) -> Effects:
         """See :class:`Step`."""
-        await self._daemons.bind(await self._target(op))
+        target = await self._target(op)
+        await self._daemons.bind(target)
+        vm_id = target.vm.id
+
+        async def apply(tx: SystemTx) -> None:
+            values = {"status": VmStatus.RUNNING, "desired": Desired.RUNNING, "health_failures": 0, "suspended_at": None}
+            await SystemVmRepository(tx).change(vm_id, **values)
+
+        return Effects(apply=apply)
+
+
+class ApplyLimits(WorkspaceStep):
+    """Give a VM that was claimed what its owner's plan says: until now it had what the smallest one gives."""
+
+    name = "limits"
+
+    def __init__(self, db: Database, engine: Engine, specs: Specs) -> None:
+        super().__init__(db)
+        self._engine = engine
+        self._specs = specs
+
+    async def do(self, op: Operation) -> Effects:
+        """See :class:`Step`."""
+        vm = (await self._target(op)).vm
+        async with self._db.system_transaction() as tx:
+            limits = self._specs.limits_of(await plans.of(tx, vm.user_id))
+        if limits != vm.limits:
+            await self._engine.update_limits(vm.id, limits)
+
+        async def apply(tx: SystemTx) -> None:
+            vms = SystemVmRepository(tx)
+            await vms.serve(vm)  # should the request that claimed it not have come to it
+            if limits != vm.limits:
+                await vms.change(vm.id, **limits_columns(limits))
+
+        return Effects(apply=apply)
+
+
+class CheckIsolation(WorkspaceStep):
+    """Look whether the VM is as alone as it must be, before a repository comes in."""
+
+    name = "isolation"
+
+    def __init__(self, db: Database, engine: Engine) -> None:
+        super().__init__(db)
+        self._engine = engine
+
+    async def do(self, op: Operation) -> Effects:
+        """See :class:`Step`."""
+        try:
+            await self._engine.isolation((await self._target(op)).vm.id)
+        except IsolationBroken as error:
+            raise Fatal(error.code, error.detail) from error
         return Effects()
 
 
-class PrepareCheckout(_WorkspaceStep):
+class PrepareCheckout(AwaitDaemon):
     """Have the daemon clone the repository, or make an empty one."""
 
     name = "repository"
     timeout_s = CLONE_TIMEOUT_S + 60
 
-    def __init__(self, db: Database, daemons: Daemons, sealer: Sealer) -> None:
-        super().__init__(db)
-        self._daemons = daemons
+    def __init__(self, db: Database, daemons: Daemons, sealer: Sealer, seed_for: SeedFor) -> None:
+        super().__init__(db, daemons)
         self._sealer = sealer
+        self._seed_for = seed_for
 
     async def do(self, op: Operation) -> Effects:
         """See :class:`Step`. What the daemon refuses (no such repository, wrong token) can't be helped by trying again."""
@@ -144,14 +255,27 @@ class PrepareCheckout(_WorkspaceStep):
             timeout_s=CLONE_TIMEOUT_S,
         )
         target = await self._target(op)
+        if workspace.repo_url is not None and sealed is None:
+            await self._plant(target, workspace.user_id, workspace.repo_url)
         try:
             await self._daemons.call(target, lambda daemon: daemon.prepare_repository(wanted))
         except RemoteProblem as error:
+            if error.problem.code == "vm_resting":
+                raise
             raise Fatal(error.problem.code, error.problem.detail) from error
         return Effects()
 
+    async def _plant(self, target: Target, user_id: UserId, url: str) -> None:
+        """Spare the clone what a mirror has. Anything wrong with it: the clone brings all."""
+        try:
+            seed = await self._seed_for(user_id, url)
+            if seed is not None:
+                await self._daemons.call(target, lambda daemon: daemon.seed(seed))
+        except FFError as error:
+            log.info("repository.no_seed", workspace_id=str(target.workspace_id), reason=str(error))
 
-class RemoveVm(_WorkspaceStep):
+
+class RemoveVm(WorkspaceStep):
     """Remove the VM's container and volume."""
 
     name = "remove"
@@ -171,23 +295,6 @@ class RemoveVm(_WorkspaceStep):
         return Effects(apply=lambda tx: SystemVmRepository(tx).delete(vm_id))
 
 
-def kinds(*, db: Database, engine: Engine, daemons: Daemons, specs: Specs, sealer: Sealer, settler: Settler) -> list[Kind]:
-    """The operations on workspaces, for a worker."""
-    awake = [AwaitDaemon(db, daemons), BindDaemon(db, daemons)]
-    return [
-        Kind(
-            name=PROVISION,
-            steps=[EnsureNewContainer(db, engine, specs), *awake, PrepareCheckout(db, daemons, sealer)],
-            on_settled=settler.provisioned,
-        ),
-        Kind(name=REVIVE, steps=[EnsureContainer(db, engine, specs), *awake], on_settled=settler.revived),
-        Kind(name=TERMINATE, steps=[RemoveVm(db, engine)], forward_only=True, on_settled=settler.terminated),
-    ]
-
-
-async def _later(tx: SystemTx, vm: Vm) -> None:
-    await tx.execute(terminating(vm.id))
-
-
-def _key(op: Operation) -> WorkspaceId:
+def key(op: Operation) -> WorkspaceId:
+    """The workspace that an operation works on."""
     return WorkspaceId(UUID(op.key))

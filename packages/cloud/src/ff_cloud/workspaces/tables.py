@@ -25,6 +25,9 @@ workspaces = Table(
     Column("deadline_at", DateTime(timezone=True)),
     Column("last_seq", BigInteger, nullable=False, server_default="0"),
     Column("last_active_at", DateTime(timezone=True), nullable=False),
+    Column("last_saved_at", DateTime(timezone=True)),
+    Column("last_checkpoint", BigInteger, nullable=False, server_default="0"),
+    Column("turn_ended_at", DateTime(timezone=True)),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
 )

@@ -6,7 +6,7 @@ from typing import Annotated, BinaryIO, assert_never
 import typer
 
 from ff_core.contract.base import Channel
-from ff_core.contract.execution import TIMEOUT_S_MAX, ExecError, ExecExit, ExecOutput, ExecRequest
+from ff_core.contract.execution import TIMEOUT_S_MAX, ExecError, ExecExit, ExecNotice, ExecOutput, ExecRequest
 from ff_core.contract.problem import Problem, RemoteProblem
 from ff_core.errors import InvalidInput, TooLarge
 from ff_desktop.cli.choosing import find_workspace, request_of
@@ -58,6 +58,8 @@ def _run(shell: Shell, name: str, request: ExecRequest) -> int:
                         shell.screen.note(f"The command was killed after {request.timeout_s:g} s.")
                         return Exit.COMMAND_TIMED_OUT
                     return code if code >= 0 else 128 - code
+                case ExecNotice(message=message):
+                    shell.screen.note(message)
                 case ExecError(code=word, message=message):
                     raise RemoteProblem(Problem(title="Not run", status=500, code=word, detail=message))
                 case _:

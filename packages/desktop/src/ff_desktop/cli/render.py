@@ -27,6 +27,7 @@ from ff_core.contract.events import (
     TurnFinished,
     Unknown,
     WorkspaceChanged,
+    WorkspaceRestored,
 )
 from ff_core.contract.session import PendingRequest, Question
 from ff_core.ids import RequestId
@@ -79,6 +80,8 @@ def lines(body: EventBody) -> list[Line]:  # noqa: C901, PLR0911, PLR0912  (one 
             return _turn(body)
         case WorkspaceChanged(status=status, error=error):
             return [Line(f"workspace is {status}", DIM), *_failure(error)]
+        case WorkspaceRestored():
+            return _restored(body)
         case ProcessOutput(process=process, text=text):
             return _block(f"{one_line(process, 40)}: ", text.rstrip("\n"), DIM)
         case Notice(name=name, message=message):
@@ -87,6 +90,18 @@ def lines(body: EventBody) -> list[Line]:  # noqa: C901, PLR0911, PLR0912  (one 
             return [Line(f"{one_line(kind)} (this ff is too old to show it)", DIM)]
         case _:
             assert_never(body)
+
+
+def _restored(event: WorkspaceRestored) -> list[Line]:
+    """What was lost with a machine, and what was not."""
+    when = f"{event.saved_at:%Y-%m-%d %H:%M:%S} UTC"
+    lines = [Line(f"the machine was lost; restored from checkpoint {event.checkpoint}, saved at {when}", BAD)]
+    if event.lost_events:
+        lines.append(Line(f"what {event.lost_events} later events tell of files is gone", BAD))
+    if event.left_out_count:
+        names = ", ".join(one_line(each.path, 60) for each in event.left_out)
+        lines.append(Line(f"{event.left_out_count} entries were not saved: {names}", DIM))
+    return lines
 
 
 def pending(request: PendingRequest) -> list[Line]:

@@ -1,0 +1,90 @@
+"""Keeps the pool full: a level-triggered loop that orders warm VMs and lets go of those that are too many."""
+
+from sqlalchemy import text
+
+from ff_cloud.kit.db import Database, SystemTx
+from ff_cloud.kit.heartbeats import UNHEARD, Pulse
+from ff_cloud.kit.rounds import rounds
+from ff_cloud.operations.service import start
+from ff_cloud.vms import fleet_repository as fleet
+from ff_cloud.vms.changes import VmChanges
+from ff_cloud.vms.pool import PoolRules, refill, target
+from ff_cloud.vms.repository import PoolCounts, SystemVmRepository
+from ff_cloud.vms.steps import WARM
+from ff_core.ids import VmId
+from ff_core.world import World
+
+LOOK_EVERY_S = 5.0
+RETRY_S = 1.0
+WARM_DEADLINE_S = 300.0
+# Workers that look at the same time would each make what is missing.
+_ALONE = text("select pg_try_advisory_xact_lock(hashtext('ff-cloud: pool'))")
+
+
+class Refill:
+    """Run :meth:`run` in any number of workers. ``image`` is the present one: others are replaced as they are found."""
+
+    def __init__(
+        self, *, db: Database, changes: VmChanges, rules: PoolRules, image: str, world: World, pulse: Pulse = UNHEARD
+    ) -> None:
+        self._db = db
+        self._changes = changes
+        self._rules = rules
+        self._image = image
+        self._world = world
+        self._pulse = pulse
+        self._wait_s = LOOK_EVERY_S
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        await rounds("pool", self.once, lambda: self._changes.any(timeout_s=self._wait_s), self._pulse)
+
+    async def once(self) -> None:
+        """One look."""
+        self._wait_s = LOOK_EVERY_S
+        async with self._db.system_transaction() as tx:
+            if not await tx.scalar(_ALONE):
+                self._wait_s = RETRY_S
+                return
+            vms = SystemVmRepository(tx)
+            counts = await vms.pool_counts(self._image, None)
+            wanted = await self.wanted(tx)
+            for vm in await vms.surplus(wanted, self._image, None):
+                await vms.want_gone(vm.id)
+            since_claim_s = None
+            if counts.claimed_at is not None:
+                since_claim_s = (self._world.now() - counts.claimed_at).total_seconds()
+            more = refill(
+                self._rules,
+                wanted=wanted,
+                warm=counts.warm,
+                warming=counts.warming,
+                cold=counts.cold,
+                room=await self._room(tx, vms),
+                since_claim_s=since_claim_s,
+            )
+            for _ in range(more):
+                await self._order(tx, vms)
+        if counts.warm + counts.warming + more < wanted and since_claim_s is not None:
+            self._wait_s = max(self._rules.quiet_s - since_claim_s, self._rules.quiet_s / 2)
+
+    async def wanted(self, tx: SystemTx) -> int:
+        """How many warm VMs there should be now."""
+        if await fleet.draining(tx):
+            return 0
+        return target(self._rules, await fleet.demand(tx, self._rules.demand_minutes))
+
+    async def counts(self, tx: SystemTx) -> PoolCounts:
+        """The pool as it is."""
+        return await SystemVmRepository(tx).pool_counts(self._image, None)
+
+    async def _room(self, tx: SystemTx, vms: SystemVmRepository) -> int:
+        if await fleet.refusing(tx) is not None:
+            return 0
+        most = (await fleet.capacity(tx)).get("vms_max")
+        return 0 if most is None else max(0, int(most) - await vms.count_admitted())
+
+    async def _order(self, tx: SystemTx, vms: SystemVmRepository) -> None:
+        vm_id = VmId(self._world.new_id())
+        await vms.insert_warm(vm_id, image=self._image, runtime=None, deadline_s=WARM_DEADLINE_S)
+        await start(tx, WARM, key=str(vm_id), user_id=None, input={}, world=self._world)

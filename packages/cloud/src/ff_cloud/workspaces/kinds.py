@@ -1,0 +1,20 @@
+"""The names of the operations on workspaces, and what is known of their steps before they run."""
+
+PROVISION = "provision"
+"""Make a workspace READY: a VM for it, unless one was claimed, and its repository."""
+REVIVE = "revive"
+"""Have its container run again over its files."""
+SUSPEND = "suspend"
+WAKE = "wake"
+UPGRADE = "upgrade"
+"""Give it a container of the present image over its files."""
+CHECKPOINT = "checkpoint"
+"""Store its state outside of its VM."""
+TERMINATE = "terminate"
+
+ADMIT = "admit"
+"""The step in which a VM waits for room on the machine."""
+WAITING_KINDS = (PROVISION, WAKE)
+"""The operations that have it."""
+CLAIMED_STEPS_DONE = 4
+"""Of PROVISION's steps, those that make a VM and bind it: a claim finds them done (a test holds them together)."""

@@ -1,0 +1,107 @@
+"""Which operations there are on workspaces, and which steps each has."""
+
+from dataclasses import dataclass
+
+from ff_cloud.kit.crypto import Sealer
+from ff_cloud.kit.db import Database
+from ff_cloud.operations.model import Kind
+from ff_cloud.vms.access import Daemons
+from ff_cloud.vms.engine.base import Engine
+from ff_cloud.vms.specs import Specs
+from ff_cloud.workspaces import kinds as names
+from ff_cloud.workspaces.resting import (
+    CopyJournal,
+    FinishJournal,
+    RenewContainer,
+    RestDaemon,
+    Restore,
+    RestoreState,
+    Save,
+    SaveState,
+    StopContainer,
+)
+from ff_cloud.workspaces.settle import Settler
+from ff_cloud.workspaces.steps import (
+    Admit,
+    ApplyLimits,
+    AwaitDaemon,
+    BindDaemon,
+    CheckIsolation,
+    EnsureContainer,
+    EnsureNewContainer,
+    PrepareCheckout,
+    RemoveVm,
+    SeedFor,
+)
+from ff_core.world import World
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """What workspaces need of rooms that stand after them, and of those beside."""
+
+    save: Save
+    restore: Restore
+    copy_journal: CopyJournal
+    seed_for: SeedFor
+    idle_s: float
+    """A VM is put to sleep only when nothing happened in it for so long."""
+    upgrade_idle_s: float
+
+
+def kinds(
+    *,
+    db: Database,
+    engine: Engine,
+    daemons: Daemons,
+    specs: Specs,
+    sealer: Sealer,
+    settler: Settler,
+    outside: Outside,
+    world: World,
+) -> list[Kind]:
+    """The operations on workspaces, for a worker."""
+    admit = Admit(db, specs, world)
+    awake = [AwaitDaemon(db, daemons), RestoreState(db, daemons, outside.restore), BindDaemon(db, daemons)]
+    again = [RenewContainer(db, specs), EnsureContainer(db, engine, specs), *awake]
+    journal = FinishJournal(db, outside.copy_journal)
+    return [
+        Kind(
+            name=names.PROVISION,
+            steps=[
+                admit,
+                EnsureNewContainer(db, engine, specs),
+                AwaitDaemon(db, daemons),
+                BindDaemon(db, daemons),
+                ApplyLimits(db, engine, specs),
+                CheckIsolation(db, engine),
+                PrepareCheckout(db, daemons, sealer, outside.seed_for),
+            ],
+            on_settled=settler.provisioned,
+        ),
+        Kind(name=names.REVIVE, steps=again, on_settled=settler.revived),
+        Kind(
+            name=names.SUSPEND,
+            steps=[
+                RestDaemon(db, daemons, world, idle_s=outside.idle_s),
+                SaveState(db, outside.save, "suspend"),
+                journal,
+                StopContainer(db, engine, world),
+            ],
+            commit_step=StopContainer.name,
+            on_settled=settler.rested,
+        ),
+        Kind(name=names.WAKE, steps=[admit, *again], on_settled=settler.woken),
+        Kind(
+            name=names.UPGRADE,
+            steps=[
+                RestDaemon(db, daemons, world, idle_s=outside.upgrade_idle_s),
+                SaveState(db, outside.save, "upgrade"),
+                journal,
+                *again,
+            ],
+            on_settled=settler.upgraded,
+        ),
+        Kind(name=names.CHECKPOINT, steps=[SaveState(db, outside.save, "timer")], on_settled=settler.rested),
+        Kind(name=names.TERMINATE, steps=[RemoveVm(db, engine)], forward_only=True, on_settled=settler.terminated),
+    ]

@@ -1,0 +1,85 @@
+"""Ordering what a workspace's VM needs: revive, suspend, wake, upgrade, checkpoint. Each raises ``OperationActive``."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ff_cloud.kit.db import Database, SystemTx, Tx
+from ff_cloud.operations.repository import SystemOperationRepository
+from ff_cloud.operations.service import start
+from ff_cloud.vms.access import Target
+from ff_cloud.vms.model import Desired, Vm
+from ff_cloud.vms.plan import Act
+from ff_cloud.vms.reconcile import Order
+from ff_cloud.vms.repository import SystemVmRepository
+from ff_cloud.workspaces.kinds import ADMIT, CHECKPOINT, REVIVE, SUSPEND, UPGRADE, WAITING_KINDS, WAKE
+from ff_cloud.workspaces.repository import PRESENT, SystemWorkspaceRepository
+from ff_core.contract.workspace import WorkspaceStatus
+from ff_core.ids import OperationId, UserId, WorkspaceId
+from ff_core.world import World
+
+
+class Orders:
+    """See the module."""
+
+    def __init__(self, *, db: Database, world: World) -> None:
+        self._db = db
+        self._world = world
+
+    def by_act(self) -> Mapping[Act, Order]:
+        """For the reconciler."""
+
+        async def suspend(tx: SystemTx, vm: Vm) -> None:
+            # A VM that was found running though it sleeps is stopped without asking it.
+            if vm.desired is Desired.RUNNING:
+                await self.suspend(tx, vm.workspace_id, vm.user_id)
+            else:
+                await self.suspend(tx, vm.workspace_id, vm.user_id, force=True)
+
+        return {
+            Act.REVIVE: lambda tx, vm: self._order(tx, REVIVE, vm.workspace_id, vm.user_id),
+            Act.UPGRADE: lambda tx, vm: self._order(tx, UPGRADE, vm.workspace_id, vm.user_id),
+            Act.SUSPEND: suspend,
+        }
+
+    async def suspend(
+        self, tx: Tx | SystemTx, workspace_id: WorkspaceId, user_id: UserId, *, idle_s: float | None = None, force: bool = False
+    ) -> OperationId:
+        """Put its VM to sleep, if nothing goes on in it. ``force``: in any case, what runs is interrupted."""
+        more: dict[str, Any] = {} if idle_s is None else {"idle_s": idle_s}
+        return await self._start(tx, SUSPEND, workspace_id, user_id, {**more, "force": force})
+
+    async def wake(self, tx: Tx | SystemTx, workspace_id: WorkspaceId, user_id: UserId) -> OperationId:
+        """Have its VM run again."""
+        return await self._start(tx, WAKE, workspace_id, user_id, {})
+
+    async def checkpoint(self, tx: SystemTx, workspace_id: WorkspaceId, user_id: UserId) -> OperationId:
+        """Store its state."""
+        return await self._start(tx, CHECKPOINT, workspace_id, user_id, {})
+
+    async def wanted(self, tx: SystemTx) -> set[WorkspaceId]:
+        """The workspaces that are READY and are to stay."""
+        return await SystemWorkspaceRepository(tx).ready()
+
+    async def target_of(self, vm: Vm) -> Target | None:
+        """Whom the daemon of ``vm`` is to serve; None while its workspace is not READY, or the VM has changed."""
+        async with self._db.system_transaction() as tx:
+            workspace = await SystemWorkspaceRepository(tx).get(vm.workspace_id)
+            now = await SystemVmRepository(tx).of_workspace(vm.workspace_id)
+        if workspace is None or workspace.status is not WorkspaceStatus.READY or workspace.desired != PRESENT:
+            return None
+        if now is None or (now.id, now.generation, now.address) != (vm.id, vm.generation, vm.address):
+            return None
+        return Target(workspace.id, workspace.name, now, existing=True)
+
+    async def _order(self, tx: SystemTx, kind: str, workspace_id: WorkspaceId, user_id: UserId) -> None:
+        await self._start(tx, kind, workspace_id, user_id, {})
+
+    async def _start(
+        self, tx: Tx | SystemTx, kind: str, workspace_id: WorkspaceId, user_id: UserId, more: Mapping[str, Any]
+    ) -> OperationId:
+        return await start(tx, kind, key=str(workspace_id), user_id=user_id, input=more, world=self._world)
+
+
+async def waiting(tx: SystemTx) -> int:
+    """How many requests wait for room on the machine."""
+    return await SystemOperationRepository(tx).count_at(WAITING_KINDS, ADMIT)

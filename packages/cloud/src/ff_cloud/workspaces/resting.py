@@ -1,0 +1,211 @@
+"""The steps by which a VM is put to sleep, wakes up, and changes its container over the same files.
+
+Before a container stops: the daemon takes nothing new (``rest``), its state is stored outside (``save``), its journal is copied
+to the end (``journal``). Before it serves again: a VM that lost its files has them restored from what was stored.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ff_cloud.kit.db import Database, SystemTx
+from ff_cloud.operations.errors import Fatal
+from ff_cloud.operations.model import Effects, Operation
+from ff_cloud.vms.access import Daemons, Target
+from ff_cloud.vms.daemon_client import VmUnreachable
+from ff_cloud.vms.engine.base import Engine
+from ff_cloud.vms.model import Desired, Vm
+from ff_cloud.vms.repository import SystemVmRepository
+from ff_cloud.vms.specs import Specs
+from ff_cloud.workspaces.steps import CONTAINER_TIMEOUT_S, DAEMON_TIMEOUT_S, AwaitDaemon, WorkspaceStep
+from ff_core.contract.daemon import Rest
+from ff_core.contract.problem import RemoteProblem
+from ff_core.contract.workspace import VmStatus
+from ff_core.world import World
+
+SAVE_TIMEOUT_S = 1800.0
+RESTORE_TIMEOUT_S = 1800.0
+JOURNAL_TIMEOUT_S = 120.0
+
+Save = Callable[[Target, str], Awaitable[Any]]
+"""Store a workspace's state, for the reason given; may be repeated, and does nothing where nothing changed."""
+Restore = Callable[[Target], Awaitable[bool]]
+"""Bring the last stored state of a workspace into its new, empty VM; false when nothing was ever stored."""
+CopyJournal = Callable[[Target], Awaitable[None]]
+"""Copy a workspace's journal to its end."""
+
+
+class RestDaemon(AwaitDaemon):
+    """Have the daemon take nothing new, if nothing goes on. ``force`` in the operation's input does so in any case."""
+
+    name = "rest"
+
+    def __init__(self, db: Database, daemons: Daemons, world: World, *, idle_s: float) -> None:
+        super().__init__(db, daemons)
+        self._world = world
+        self._idle_s = idle_s
+
+    async def do(self, op: Operation) -> Effects:
+        """See :class:`Step`. A VM in use ends the operation; one that does not answer has nothing to be asked."""
+        target = await self._target(op)
+        wanted = Rest(idle_s=op.input.get("idle_s", self._idle_s), force=bool(op.input.get("force")))
+        if target.vm.status is VmStatus.RUNNING:
+            # Who asks for the VM from now on waits; who asked before is seen by the daemon.
+            async with self._db.system_transaction() as tx:
+                await SystemVmRepository(tx).change(target.vm.id, desired=Desired.SUSPENDED)
+            try:
+                await self._daemons.call(target, lambda daemon: daemon.rest(wanted))
+            except RemoteProblem as error:
+                if error.problem.code == "vm_in_use":
+                    raise Fatal(error.problem.code, error.problem.detail) from error
+                raise
+        return Effects()
+
+    async def undo(self, op: Operation) -> Effects:
+        """It takes work again."""
+        _, vm = await self._load(op)
+        if vm is None:
+            return Effects()
+        vm_id = vm.id
+        if vm.status is VmStatus.RUNNING:
+            try:
+                await self._daemons.client(vm).end_rest()
+            except VmUnreachable:
+                pass  # a daemon that starts anew does not rest
+            except RemoteProblem as error:
+                if error.problem.code != "not_bound":
+                    raise
+
+        async def apply(tx: SystemTx) -> None:
+            # It was asked whether it is in use, and it is: it is not asked again at once.
+            await SystemVmRepository(tx).change(vm_id, desired=Desired.RUNNING, active_at=self._world.now())
+
+        return Effects(apply=apply)
+
+
+class SaveState(WorkspaceStep):
+    """Store the workspace's state outside of its VM."""
+
+    name = "save"
+    timeout_s = SAVE_TIMEOUT_S
+
+    def __init__(self, db: Database, save: Save, reason: str) -> None:
+        super().__init__(db)
+        self._save = save
+        self._reason = reason
+
+    async def do(self, op: Operation) -> Effects:
+        """See :class:`Step`."""
+        target = await self._target(op)
+        if target.vm.status is VmStatus.RUNNING:
+            await self._save(target, self._reason)
+        return Effects()
+
+
+class FinishJournal(WorkspaceStep):
+    """Copy the journal to its end, so that history reads without the VM."""
+
+    name = "journal"
+    timeout_s = JOURNAL_TIMEOUT_S
+
+    def __init__(self, db: Database, copy: CopyJournal) -> None:
+        super().__init__(db)
+        self._copy = copy
+
+    async def do(self, op: Operation) -> Effects:
+        """See :class:`Step`."""
+        target = await self._target(op)
+        if target.vm.status is VmStatus.RUNNING:
+            await self._copy(target)
+        return Effects()
+
+
+class StopContainer(WorkspaceStep):
+    """Stop the container; its files stay. From now on the VM sleeps, and counts no longer against the machine."""
+
+    name = "stop"
+    timeout_s = CONTAINER_TIMEOUT_S
+
+    def __init__(self, db: Database, engine: Engine, world: World) -> None:
+        super().__init__(db)
+        self._engine = engine
+        self._world = world
+
+    async def do(self, op: Operation) -> Effects:
+        """See :class:`Step`."""
+        vm = (await self._target(op)).vm
+        await self._engine.stop(vm.id)
+
+        async def apply(tx: SystemTx) -> None:
+            await SystemVmRepository(tx).change(
+                vm.id,
+                status=VmStatus.SUSPENDED,
+                desired=Desired.SUSPENDED,
+                suspended_at=self._world.now(),
+                admitted_at=None,
+                address=None,
+                port=None,
+            )
+
+        return Effects(apply=apply)
+
+
+class RenewContainer(WorkspaceStep):
+    """Decide what the next container is made from: where the image is no longer the present one, a new generation of the VM.
+
+    Written down before anything is made, so that a container of the old generation is one that has to go.
+    """
+
+    name = "renew"
+
+    def __init__(self, db: Database, specs: Specs) -> None:
+        super().__init__(db)
+        self._specs = specs
+
+    async def do(self, op: Operation) -> Effects:
+        """See :class:`Step`."""
+        vm = (await self._target(op)).vm
+        if vm.image in {None, self._specs.image} or vm.refused_image == self._specs.image:
+            return Effects()
+        return self._to(vm, self._specs.image, state={"image_before": vm.image})
+
+    async def undo(self, op: Operation) -> Effects:
+        """Back to the image that worked, and remember the one that did not."""
+        _, vm = await self._load(op)
+        before = op.state.get("image_before")
+        if vm is None or before is None or vm.image == before:
+            return Effects()
+        return self._to(vm, before, state={}, refused_image=self._specs.image)
+
+    def _to(self, vm: Vm, image: str, *, state: dict[str, Any], **more: Any) -> Effects:
+        generation = vm.generation + 1
+
+        async def apply(tx: SystemTx) -> None:
+            await SystemVmRepository(tx).change(vm.id, image=image, generation=generation, **more)
+
+        return Effects(state=state, apply=apply)
+
+
+class RestoreState(AwaitDaemon):
+    """Bring the last stored state into a VM that has lost its files; nothing where they are there."""
+
+    name = "restore"
+    timeout_s = RESTORE_TIMEOUT_S
+
+    def __init__(self, db: Database, daemons: Daemons, restore: Restore) -> None:
+        super().__init__(db, daemons)
+        self._restore = restore
+
+    async def do(self, op: Operation) -> Effects:
+        """See :class:`Step`."""
+        target = await self._target(op)
+        client = self._daemons.client(target.vm)
+        health = await client.wait_healthy(timeout_s=DAEMON_TIMEOUT_S)
+        if health.workspace_id is not None or not target.existing:
+            return Effects()
+        if not await self._restore(target):
+            raise Fatal(
+                "vm_data_lost",
+                "The workspace's files were lost with its VM, and none of its state had been stored yet. Delete it and make a "
+                "new one.",
+            )
+        return Effects(state={"restored": True})

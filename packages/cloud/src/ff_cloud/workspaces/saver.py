@@ -1,0 +1,51 @@
+"""Orders checkpoints: of workspaces in which a turn has ended, and now and then of those that are in use."""
+
+from contextlib import suppress
+from datetime import timedelta
+
+from ff_cloud.kit.db import Database
+from ff_cloud.kit.heartbeats import UNHEARD, Pulse
+from ff_cloud.kit.rounds import rounds
+from ff_cloud.operations.errors import OperationActive
+from ff_cloud.vms.model import Desired
+from ff_cloud.vms.repository import SystemVmRepository
+from ff_cloud.workspaces.orders import Orders
+from ff_cloud.workspaces.repository import SystemWorkspaceRepository
+from ff_core.world import World
+
+LOOK_EVERY_S = 5.0
+AT_ONCE_MAX = 4
+"""Ordered in one round; the others in the next."""
+
+
+class Saver:
+    """Run :meth:`run` in any number of workers: an order is refused where something is under way already."""
+
+    def __init__(self, *, db: Database, orders: Orders, world: World, every_s: float, pulse: Pulse = UNHEARD) -> None:
+        self._db = db
+        self._orders = orders
+        self._world = world
+        self._every = timedelta(seconds=every_s)
+        self._pulse = pulse
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        await rounds("saver", self.once, lambda: self._world.sleep(LOOK_EVERY_S), self._pulse)
+
+    async def once(self) -> None:
+        """One look."""
+        now = self._world.now()
+        async with self._db.system_transaction() as tx:
+            states = await SystemWorkspaceRepository(tx).saved_states()
+            running = [vm for vm in await SystemVmRepository(tx).running() if vm.desired is Desired.RUNNING]
+            due = []
+            for vm in running:
+                state = states.get(vm.workspace_id)
+                if state is None:
+                    continue
+                turn = state.turn_ended_at is not None and state.turn_ended_at > state.saved_at
+                if turn or (vm.active_at > state.saved_at and now - state.saved_at >= self._every):
+                    due.append((state.saved_at, vm))
+            for _, vm in sorted(due, key=lambda pair: pair[0])[:AT_ONCE_MAX]:
+                with suppress(OperationActive):
+                    await self._orders.checkpoint(tx, vm.workspace_id, vm.user_id)
