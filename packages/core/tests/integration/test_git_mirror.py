@@ -19,7 +19,18 @@ from starlette.routing import Route
 from ff_core.git import seed
 from ff_core.git.errors import CloneDiskFull, CloneTimedOut, RepoAuthFailed, RepoNotFound, RepoUnreachable
 from ff_core.git.locks import LockBusy, lock
-from ff_core.git.mirror import PACKS_GOOD, Listing, Mirror, MirrorMissing, MirrorRefused, look, repacking
+from ff_core.git.mirror import (
+    PACKS_GOOD,
+    Listing,
+    Mirror,
+    MirrorMissing,
+    MirrorRefused,
+    disk_bytes,
+    look,
+    remove,
+    repacking,
+    used_at,
+)
 from ff_core.git.remote import Credential, parse_repo_url
 from ff_core.git.run import git_env
 from ff_core.process import run
@@ -80,7 +91,7 @@ async def sound(mirror: Mirror, place: Path) -> Path:
 
 def left_behind(mirror: Mirror) -> list[str]:
     """All but one generation and the notes."""
-    notes = {"lock", "current", "checked", "used", "refused", (mirror.place / "current").read_text()}
+    notes = {"lock", "current", "used", "refused", (mirror.place / "current").read_text()}
     return sorted(path.name for path in mirror.place.iterdir() if path.name not in notes)
 
 
@@ -112,14 +123,15 @@ async def test_a_mirror_follows_its_repository_and_carries_packs_over(server, tm
     await sound(mirror, tmp_path / "seed")
 
 
-async def test_what_is_young_enough_is_not_fetched_again_and_one_fetches_for_all(server, tmp_path):
+async def test_one_fetches_for_all_who_want_the_same(server, tmp_path):
     url = await server.create("r", {"a": "1"})
     mirror = mirror_of(url, tmp_path)
-    made = await asyncio.gather(*(ensure(mirror_of(url, tmp_path), fresh_s=60) for _ in range(5)))
-    assert sorted(made) == [False, False, False, False, True]
-    await server.commit("r", {"a": "2"})
-    assert not await ensure(mirror, fresh_s=60)
-    assert await ensure(mirror, fresh_s=0)
+    for content in "23":
+        wanted = await look(at(url), credential=None, timeout_s=10, folder=tmp_path)
+        made = await asyncio.gather(*(ensure(mirror_of(url, tmp_path), wanted=wanted) for _ in range(5)))
+        assert sorted(made) == [False, False, False, False, True]
+        assert mirror.holds(wanted)
+        await server.commit("r", {"a": content})
 
 
 async def test_looking_is_proof_of_access_and_shows_what_is_new(server, private, tmp_path):
@@ -219,7 +231,7 @@ async def test_too_large_is_noticed_while_it_comes_and_remembered_for_a_day(serv
     await server.commit("r", {"b": os.urandom(3 << 20)})
     with pytest.raises(MirrorRefused):
         await ensure(mirror, bytes_max=5 << 20)
-    assert sorted(path.name for path in mirror.place.iterdir()) == ["checked", "lock", "refused", "used"]
+    assert sorted(path.name for path in mirror.place.iterdir()) == ["lock", "refused", "used"]
     with pytest.raises(MirrorMissing), mirror.reading():
         pass
 
@@ -312,18 +324,22 @@ async def test_what_is_read_stays_until_it_was_read(server, tmp_path):
     url = await server.create("r", {"a": "1"})
     mirror = mirror_of(url, tmp_path)
     await ensure(mirror)
+    made_at = used_at(mirror.place)
+    small = disk_bytes(mirror.place)
     with mirror.reading() as generation:
+        assert used_at(mirror.place) > made_at
         await server.commit("r", {"a": "2"})
         await ensure(mirror)
         assert mirror.current() != generation
+        assert small < disk_bytes(mirror.place) < 3 * small
         assert refs(generation)
-        assert not mirror.remove()
+        assert not remove(mirror.place, mirror._world)
     await server.commit("r", {"a": "3"})
     await ensure(mirror)
     assert not generation.exists()
-    assert mirror.remove()
+    assert remove(mirror.place, mirror._world)
     assert list(mirror.place.parent.iterdir()) == []
-    assert mirror.remove()
+    assert remove(mirror.place, mirror._world)
     with pytest.raises(MirrorMissing), mirror.reading():
         pass
     assert await ensure(mirror)
@@ -334,7 +350,7 @@ async def test_removing_waits_for_nobody_and_a_waiting_process_is_told(server, t
     mirror = mirror_of(url, tmp_path)
     await ensure(mirror)
     async with lock(mirror.place / "lock", wait_s=1, world=SystemWorld()):
-        assert not mirror.remove()
+        assert not remove(mirror.place, mirror._world)
         waiting = asyncio.create_task(ensure(mirror, timeout_s=20))
         await asyncio.sleep(0.05)  # most likely it waits by now; either way it ends well or says so
         shutil.rmtree(mirror.place)

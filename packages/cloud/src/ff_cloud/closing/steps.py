@@ -1,5 +1,7 @@
 """The operation ``close_account``: remove every workspace, then the account. It can only go forward."""
 
+from collections.abc import Awaitable, Callable
+
 from ff_cloud.closing.service import CLOSE_ACCOUNT, user_of
 from ff_cloud.kit.db import Database, SystemTx
 from ff_cloud.operations.model import Effects, Kind, Operation, Step
@@ -14,6 +16,9 @@ LOOK_EVERY_S = 0.5
 WAIT_S = 10.0
 """How long one attempt waits. Then it lets its place in the worker go: deletions it waits for may need that one."""
 PAGE_MAX = 100
+
+Forget = Callable[[UserId], Awaitable[None]]
+"""Must be safe to repeat."""
 
 
 class StillTerminating(Conflict):
@@ -58,10 +63,15 @@ class ForgetAccount(TerminateWorkspaces):
 
     name = "account"
 
+    def __init__(self, db: Database, workspaces: WorkspaceService, world: World, forget: Forget) -> None:
+        super().__init__(db, workspaces, world)
+        self._forget = forget
+
     async def do(self, op: Operation) -> Effects:
         """See :class:`Step`."""
         await super().do(op)
         user_id = user_of(op.key)
+        await self._forget(user_id)
 
         async def apply(tx: SystemTx) -> None:
             await forget_user(tx, user_id)
@@ -70,7 +80,11 @@ class ForgetAccount(TerminateWorkspaces):
         return Effects(apply=apply)
 
 
-def kinds(*, db: Database, workspaces: WorkspaceService, world: World) -> list[Kind]:
-    """The operation that closes an account, for a worker."""
-    steps = [TerminateWorkspaces(db, workspaces, world), ForgetAccount(db, workspaces, world)]
+async def nothing_else(_user_id: UserId) -> None:
+    """For a server that keeps nothing of an account outside its database."""
+
+
+def kinds(*, db: Database, workspaces: WorkspaceService, world: World, forget: Forget = nothing_else) -> list[Kind]:
+    """The operation that closes an account, for a worker. ``forget`` removes what is kept of it outside the database."""
+    steps = [TerminateWorkspaces(db, workspaces, world), ForgetAccount(db, workspaces, world, forget)]
     return [Kind(name=CLOSE_ACCOUNT, steps=steps, forward_only=True)]

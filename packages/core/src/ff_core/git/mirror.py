@@ -9,7 +9,6 @@ process that is killed at any point leaves a whole mirror and a folder that the 
 
     lock      held by whoever makes a generation
     current   name of the newest generation
-    checked   when (mtime) the server was last seen to have nothing newer
     used      when (mtime) somebody last read it
     refused   until when (mtime) there can be no mirror, and why: too large, of a kind that can't be a seed
     gen-…     generations; readers hold a shared lock on theirs, an older one goes when nobody holds it
@@ -167,12 +166,12 @@ class Mirror:
         credential: Credential | None,
         timeout_s: float,
         bytes_max: int,
-        fresh_s: float = 0.0,
+        wanted: Listing | None = None,
         gentle: bool = False,
     ) -> bool:
         """Make the mirror, or bring it up to date; returns whether there is a new generation. May be repeated and raced.
 
-        One process at a time fetches; the others wait for it, and what is younger than ``fresh_s`` is good enough.
+        One process at a time fetches; the others wait for it, and don't when it has brought what they ``wanted``.
         ``gentle``: with the lowest priority. Needs ``timeout_s`` at most, waiting included. A repository of more than
         ``bytes_max`` is dropped and refused for a day. Raises :class:`MirrorRefused`, ``LockBusy``, or the errors of
         :mod:`ff_core.git.errors`; whatever happens, the mirror is as good as before.
@@ -181,19 +180,16 @@ class Mirror:
         async with self._making(wait_s=timeout_s):
             self._require_welcome()
             before = self.current()
-            if before is not None and 0 <= self._age_s() < fresh_s:
+            if wanted is not None and await asyncio.to_thread(self.holds, wanted):
                 return False
             order = _Order(credential, deadline_s, bytes_max, gentle)
-            asked_at = self._world.now()
             try:
-                changed = await self._fetch(before, order)
+                return await self._fetch(before, order)
             except (GitFailed, seed.SeedRefused) as error:  # for one, a damaged disk
                 if before is None:
                     raise
                 log.warning("mirror of %s is made anew: %s", self.url, error.detail)
-                changed = await self._fetch(None, order)
-            self._touch(self.place / "checked", asked_at)
-            return changed
+                return await self._fetch(None, order)
 
     async def tidy(self, *, timeout_s: float, gentle: bool = True) -> bool:
         """Repack when it is worth it; returns whether there is a new generation. Raises ``LockBusy`` and ``GitFailed``."""
@@ -212,14 +208,6 @@ class Mirror:
                 await self._describe(new, known.fetched_at, known)
                 await asyncio.to_thread(self._make_current, new)
                 return True
-
-    def remove(self) -> bool:
-        """Remove the mirror if nobody uses it; returns whether it is gone. Blocking, may be repeated and raced."""
-        with contextlib.ExitStack() as held:
-            for path in (self.place / "lock", *self.place.glob("gen-*")):
-                if not held.enter_context(try_lock(path)) and path.exists():
-                    return False
-            return discard(self.place, self._world)
 
     @contextlib.asynccontextmanager
     async def _making(self, *, wait_s: float) -> AsyncIterator[None]:
@@ -251,10 +239,6 @@ class Mirror:
             if self._world.now().timestamp() < refused.stat().st_mtime:
                 raise MirrorRefused(refused.read_text())
             refused.unlink()
-
-    def _age_s(self) -> float:
-        checked = self.place / "checked"
-        return self._world.now().timestamp() - checked.stat().st_mtime if checked.exists() else float("inf")
 
     @contextlib.asynccontextmanager
     async def _beside(self) -> AsyncIterator[Path]:
@@ -400,13 +384,42 @@ def repacking(packs: int, *, lost: bool, repacked: datetime, now: datetime) -> l
     return None
 
 
-def discard(folder: Path, world: World) -> bool:
+def remove(place: Path, world: World) -> bool:
+    """Remove the mirror at ``place`` if nobody uses it; returns whether it is gone. Blocking, may be repeated and raced."""
+    with contextlib.ExitStack() as held:
+        for path in (place / "lock", *place.glob("gen-*")):
+            if not held.enter_context(try_lock(path)) and path.exists():
+                return False
+        bury(place, world)
+        return True
+
+
+def bury(folder: Path, world: World) -> None:
     """Remove a folder at once for all who look, then what is in it; whoever still reads it finds it gone. Blocking."""
     grave = folder.with_name(f"{GRAVE}{world.new_id()}")
     with contextlib.suppress(FileNotFoundError):
         folder.rename(grave)
         shutil.rmtree(grave, ignore_errors=True)
-    return True
+
+
+def disk_bytes(place: Path) -> int:
+    """What the mirror at ``place`` takes of the disk: packs that generations share are counted once. Blocking."""
+    taken: dict[tuple[int, int], int] = {}
+    for folder, _, files in os.walk(place):
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):
+                found = Path(folder, name).stat()
+                taken[found.st_dev, found.st_ino] = found.st_blocks * 512
+    return sum(taken.values())
+
+
+def used_at(place: Path) -> datetime:
+    """When the mirror at ``place`` was last read, made or tried; later than now: until then it is refused. Blocking."""
+    latest = 0.0
+    for name in ("used", "lock", "refused"):
+        with contextlib.suppress(FileNotFoundError):
+            latest = max(latest, (place / name).stat().st_mtime)
+    return datetime.fromtimestamp(latest, UTC)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 import tarfile
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -151,7 +151,7 @@ def read(repository: Path) -> Manifest:
         raise SeedRefused from error
 
 
-async def pack(repository: Path) -> AsyncIterator[bytes]:
+async def pack(repository: Path) -> AsyncGenerator[bytes, None]:
     """A described repository as a stream, about :data:`PIECE_BYTES` at a time, as slowly as it is taken.
 
     The repository must stay as it is meanwhile. Raises :class:`SeedRefused` when it does not.
