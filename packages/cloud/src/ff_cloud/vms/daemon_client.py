@@ -1,7 +1,7 @@
 """Calling the daemon of one VM. What comes back was written in a VM, so it is bounded and checked like any input."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
@@ -29,6 +29,7 @@ PROBE_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 30.0
 INTERRUPT_TIMEOUT_S = 60.0
 """The agent is given time to stop by itself."""
+SEED_TIMEOUT_S = 300.0
 GRACE_S = 15.0
 """What a daemon gets beyond a time limit that it keeps itself."""
 FAREWELL_S = 0.5
@@ -110,6 +111,14 @@ class DaemonClient:
     async def end_rest(self) -> Health:
         """Have it take work again."""
         return await self._call(HEALTH, "DELETE", "/rest")
+
+    async def seed(self, stream: AsyncIterable[bytes]) -> None:
+        """Give it what is known of its repository, in the format of ``ff_core.git.seed``, for the checkout that is made next.
+
+        Sent as slowly as it is taken, for :data:`SEED_TIMEOUT_S` at most. A stream that raises ends as :class:`VmUnreachable`.
+        """
+        async with self._open("PUT", "/repository/seed", stream, silence_s_max=SEED_TIMEOUT_S) as response:
+            await _read(response)
 
     async def prepare_repository(self, wanted: PrepareRepository) -> Repository:
         """Make the checkout; takes as long as the clone does, at most ``wanted.timeout_s`` and some grace."""
@@ -195,7 +204,7 @@ class DaemonClient:
         self,
         method: str,
         path: str,
-        body: BaseModel | None = None,
+        body: BaseModel | AsyncIterable[bytes] | None = None,
         *,
         silence_s_max: float,
         params: Mapping[str, str] | None = None,
@@ -207,11 +216,11 @@ class DaemonClient:
                 method,
                 self._base + path,
                 params=params,
-                content=None if body is None else to_json(revealed(body)),
+                content=to_json(revealed(body)) if isinstance(body, BaseModel) else body,
                 headers={
                     **self._headers,
                     **(self._generation if headers is None else headers),
-                    **({"Content-Type": "application/json"} if body is not None else {}),
+                    **_media_type(body),
                     **outgoing_headers(),
                 },
                 silence_s_max=silence_s_max,
@@ -221,6 +230,12 @@ class DaemonClient:
                 yield response
         except Broken as exc:
             raise VmUnreachable from exc
+
+
+def _media_type(body: object) -> dict[str, str]:
+    if body is None:
+        return {}
+    return {"Content-Type": "application/json" if isinstance(body, BaseModel) else "application/x-tar"}
 
 
 def revealed(value: Any) -> Any:

@@ -24,8 +24,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from ff_core.contract.base import Request
 from ff_core.errors import FFError, TooLarge
 from ff_core.git.errors import CloneDiskFull, GitFailed
 from ff_core.process import RunAs, clean_env, run
@@ -63,18 +64,14 @@ class SeedRefused(FFError):
     status = 422
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Content(_Part):
+class Content(Request):
     """What a file must hold."""
 
     size_bytes: _Bytes
     sha256: _Sha256
 
 
-class Pack(_Part):
+class Pack(Request):
     """A pack with its index."""
 
     name: Annotated[str, Field(pattern=r"^pack-[0-9a-f]{40}$")]
@@ -87,7 +84,7 @@ class Pack(_Part):
         return (f"{PACKS}/{self.name}.pack", self.pack), (f"{PACKS}/{self.name}.idx", self.idx)
 
 
-class Manifest(_Part):
+class Manifest(Request):
     """What a seed is of, and what belongs to it."""
 
     format: Literal[1] = 1
