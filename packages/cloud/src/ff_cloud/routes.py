@@ -1,6 +1,4 @@
-"""All routers of the API, and the two probes."""
-
-from fastapi import APIRouter
+"""All routers of the API."""
 
 from ff_cloud.admin.endpoints import router as admin
 from ff_cloud.audit.endpoints import router as audit
@@ -9,28 +7,10 @@ from ff_cloud.closing.endpoints import router as closing
 from ff_cloud.credentials.endpoints import router as credentials
 from ff_cloud.events.endpoints import router as events
 from ff_cloud.gateway.endpoints import router as usage
-from ff_cloud.kit.http import Db
 from ff_cloud.operations.endpoints import router as operations
+from ff_cloud.probes.endpoints import router as probes
 from ff_cloud.sessions.endpoints import router as sessions
-from ff_cloud.version import VERSION
 from ff_cloud.workspaces.endpoints import router as workspaces
 from ff_cloud.workspaces.limits_endpoints import router as limits
-
-probes = APIRouter(tags=["probes"])
-
-
-@probes.get("/healthz")
-async def healthz() -> dict[str, str]:
-    """The process lives."""
-    return {"status": "ok", "version": VERSION}
-
-
-@probes.get("/readyz")
-async def readyz(db: Db) -> dict[str, str]:
-    """The process can do its work: the database answers."""
-    async with db.system_transaction():
-        pass
-    return {"status": "ready"}
-
 
 ROUTERS = (admin, closing, limits, mail_pages, probes, workspaces, sessions, events, operations, credentials, usage, audit)
