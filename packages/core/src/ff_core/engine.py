@@ -3,8 +3,12 @@
 import asyncio
 import contextlib
 import importlib
+from collections.abc import AsyncIterator
 from types import ModuleType
 
+from ff_core.checkpoint.errors import CheckpointRunning, RestoreNotEmpty
+from ff_core.checkpoint.service import Checkpoints
+from ff_core.contract.checkpoint import Restored, RestoreRequest
 from ff_core.contract.daemon import Bind, ModelAccess, PrepareRepository, Repository, Rest, Use
 from ff_core.contract.workspace import WorkspaceStatus
 from ff_core.ids import WorkspaceId
@@ -45,6 +49,7 @@ class Engine:
         self.sessions = Sessions(
             store=store, journal=self.journal, world=world, backends=backends or self._claude, gate=self.gate
         )
+        self.checkpoints = Checkpoints(settings=settings, store=store, journal=self.journal, world=world)
         self._uses_claude = backends is None
         self._access: ModelAccess | None = None
         self._claude_module: asyncio.Task[ModuleType] | None = None
@@ -57,6 +62,7 @@ class Engine:
         """
         make_folders(settings)
         engine = cls(settings, world, Store.open(settings.database), backends)
+        engine.checkpoints.resume()
         await engine.sessions.recover()
         return engine
 
@@ -68,8 +74,11 @@ class Engine:
     async def bind(self, request: Bind) -> None:
         """Give this host to a workspace and let its sessions go on. May be repeated: the new access counts from then on.
 
-        Raises ``AlreadyBound`` when the host belongs to another workspace, ``WorkspaceMissing`` when it lost this one.
+        Raises ``AlreadyBound`` when the host belongs to another workspace, ``WorkspaceMissing`` when it lost this one,
+        ``CheckpointRunning`` while one is put into it.
         """
+        if self.checkpoints.restoring:
+            raise CheckpointRunning
         self.workspaces.bind(request.workspace_id, request.name, existing=request.existing)
         await self.workspaces.use_git(request.workspace_id, request.git, self.settings.home)
         first = self._access is None
@@ -79,6 +88,14 @@ class Engine:
             if current is not None and current.status is WorkspaceStatus.READY:
                 self._expect_agents()
             await self.sessions.resume_queues()
+
+    async def restore(self, wanted: RestoreRequest, body: AsyncIterator[bytes]) -> Restored:
+        """Put a checkpoint into this host; see ``Checkpoints.restore``. Raises also ``RestoreNotEmpty`` when it is bound."""
+        if self.bound:
+            raise RestoreNotEmpty
+        restored = await self.checkpoints.restore(wanted, body)
+        await self.sessions.recover()
+        return restored
 
     async def prepare(self, workspace_id: WorkspaceId, request: PrepareRepository) -> Repository:
         """Make the checkout; see ``Workspaces.prepare``. Then get ready for the agent; not before, both want the processor."""

@@ -106,6 +106,17 @@ class Store:
         except sqlite3.Error as exc:
             raise translated(exc) from exc
 
+    def load(self, path: Path) -> None:
+        """Become what the database at ``path`` is, as a whole or not at all; nobody else may have that one open.
+
+        Not inside a transaction. Raises ``DiskFull`` or ``StoreBroken``.
+        """
+        try:
+            with closing(sqlite3.connect(path)) as other:
+                other.backup(self._connection)
+        except sqlite3.Error as exc:
+            raise translated(exc) from exc
+
     def close(self) -> None:
         """Give the database back. May be repeated."""
         self._connection.close()

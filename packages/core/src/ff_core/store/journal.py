@@ -57,6 +57,17 @@ class Journal:
         tx.after_commit(lambda: self._publish(event))
         return event
 
+    def adopt(self, tx: Tx, event: Event) -> None:
+        """Write an event that was written before, in a journal that this one goes on from; nobody is told.
+
+        Raises ``sqlite3.IntegrityError`` unless its ``seq`` is the next one.
+        """
+        session = None if event.session_id is None else str(event.session_id)
+        tx.execute(
+            "INSERT INTO events (workspace_id, seq, at, session_id, body) VALUES (?, ?, ?, ?, ?)",
+            (str(event.workspace_id), event.seq, event.at.isoformat(), session, event.body.model_dump_json()),
+        )
+
     def hint(self, workspace_id: WorkspaceId, body: EventBody, session_id: SessionId | None = None) -> None:
         """Tell those who follow right now; not stored, without ``seq``, lost on everybody else."""
         self._publish(Event(workspace_id=workspace_id, seq=None, at=self._world.now(), session_id=session_id, body=body))
