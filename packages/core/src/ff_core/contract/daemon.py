@@ -6,7 +6,7 @@ POST     ``/v1/probe``           :class:`Probe`, or 503 ``probe_failed``; works 
 POST     ``/v1/bind``            :class:`Bind` -> :class:`Health`
 POST     ``/v1/rest``            :class:`Rest` -> :class:`Health`, or 409 ``vm_in_use``
 DELETE   ``/v1/rest``            -> :class:`Health`; the daemon takes work again
-PUT      ``/v1/repository/seed``  a tar stream that the next clone starts from
+PUT      ``/v1/repository/seed``  the stream of ``ff_core.git.seed.pack`` -> :class:`Seeded`
 PUT      ``/v1/repository``      :class:`PrepareRepository` -> :class:`Repository`
 GET      ``/v1/repository``      -> :class:`Repository`
 GET      ``/v1/events``          server-sent events; ``after=SEQ``, and ``copy=1`` when nobody watches
@@ -156,6 +156,14 @@ class PrepareRepository(Request):
     branch: Annotated[str, Field(max_length=250)] | None = None
     token: SecretStr | None = None
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 600.0
+
+
+class Seeded(View):
+    """A seed was taken; the next :class:`PrepareRepository` of the same address fetches only what it has not."""
+
+    url: str
+    size_bytes: int
+    took_ms: float
 
 
 class Repository(View):

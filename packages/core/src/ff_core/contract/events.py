@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter
 
-from ff_core.contract.base import Channel, ErrorView, Json, View
+from ff_core.contract.base import LATER, Channel, ErrorView, Json, View
+from ff_core.contract.checkpoint import LeftOut
 from ff_core.contract.session import Activity, PermissionPreset, Question, SessionStatus
 from ff_core.contract.workspace import WorkspaceStatus
 from ff_core.ids import MessageId, RequestId, SessionId, WorkspaceId
@@ -178,7 +179,7 @@ class TurnFinished(View):
     outcome: Literal["done", "interrupted", "failed"]
     stop_reason: str | None = None
     cost_usd: float | None = None
-    usage: Usage = Usage()
+    usage: Usage = Field(default_factory=Usage)
     duration_ms: int = 0
     error: ErrorView | None = None
 
@@ -189,6 +190,21 @@ class WorkspaceChanged(View):
     kind: Literal["workspace.status"] = "workspace.status"
     status: WorkspaceStatus
     error: ErrorView | None = None
+
+
+class WorkspaceRestored(View):
+    """The machine was lost with its disk, and the workspace put back as it was when it was last saved."""
+
+    kind: Literal["workspace.restored"] = "workspace.restored"
+    checkpoint: int
+    saved_at: datetime
+    saved_seq: int
+    """The newest event of that time."""
+    lost_events: int
+    """Events after ``saved_seq`` and before this one: what they tell of files is gone."""
+    left_out: tuple[LeftOut, ...] = ()
+    """What was in the workspace and is not saved; the first of ``left_out_count``."""
+    left_out_count: int = 0
 
 
 class ProcessOutput(View):
@@ -211,7 +227,7 @@ class Notice(View):
 class Unknown(BaseModel):
     """An event of a kind this reader does not know yet."""
 
-    model_config = {"frozen": True, "extra": "allow"}
+    model_config = {"frozen": True, "extra": "allow", "defer_build": True}
     kind: str
 
 
@@ -238,6 +254,7 @@ EventBody = Annotated[
     | Annotated[ModelRetrying, Tag("model.retrying")]
     | Annotated[TurnFinished, Tag("turn.finished")]
     | Annotated[WorkspaceChanged, Tag("workspace.status")]
+    | Annotated[WorkspaceRestored, Tag("workspace.restored")]
     | Annotated[ProcessOutput, Tag("process.output")]
     | Annotated[Notice, Tag("notice")]
     | Annotated[Unknown, Tag("unknown")],
@@ -263,6 +280,7 @@ KINDS = frozenset(
         "model.retrying",
         "turn.finished",
         "workspace.status",
+        "workspace.restored",
         "process.output",
         "notice",
     }
@@ -279,7 +297,7 @@ class Event(View):
     body: EventBody
 
 
-EVENT_BODY: TypeAdapter[EventBody] = TypeAdapter(EventBody)
+EVENT_BODY: TypeAdapter[EventBody] = TypeAdapter(EventBody, config=LATER)
 
 
 def sse_frame(event: Event) -> bytes:

@@ -16,8 +16,6 @@ import h11
 from ff_core.daemon.http import BUFFERED_BYTES_MAX, Body, ClientGone, Reply, Request, Response, Stream
 
 HEAD_BYTES_MAX = 32 << 10
-UNREAD_BYTES_MAX = 2 << 20
-"""Of a body that was refused: read and thrown away, so that its sender hears why. Beyond it the connection is cut."""
 
 log = logging.getLogger("ff_core.daemon")
 
@@ -29,7 +27,8 @@ class Patience:
     keep_alive_s: float = 75.0
     """A connection on which nothing is asked for so long is closed."""
     request_s: float = 20.0
-    """Of a new connection to its first request, and of a refused body to its end."""
+    """For a new connection's first request; and for the rest of a body that was refused, which is thrown away: whoever is cut
+    off while he sends would not hear why."""
     send_s: float = 60.0
     """A caller that takes nothing for so long is gone."""
     grace_s: float = 1.0
@@ -62,7 +61,6 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._body: Body | None = None
-        self._unread_bytes = 0
         self._streaming = False
         self._closing = False
         self._drained: asyncio.Future[None] | None = None
@@ -153,17 +151,12 @@ class Connection(asyncio.Protocol):
         for name, value in event.headers:
             headers.setdefault(name.decode("latin-1"), value.decode("latin-1"))
         self._body = Body(self._balance, self._invite)
-        self._unread_bytes = 0
         request = Request(event.method.decode("latin-1"), event.target.decode("latin-1"), headers, self._body)
         self._task = self._loop.create_task(self._serve(request))
 
     def _take(self, data: bytes) -> None:
         if self.busy and self._body is not None:
             self._body.feed(bytes(data))
-            return
-        self._unread_bytes += len(data)
-        if self._unread_bytes > UNREAD_BYTES_MAX:
-            self._transport.abort()
 
     def _invite(self) -> None:
         """A client may want to hear that its body is welcome before it sends it."""

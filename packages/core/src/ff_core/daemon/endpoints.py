@@ -3,14 +3,16 @@
 import time
 from uuid import UUID
 
+from ff_core.contract.checkpoint import MEDIA_TYPE as CHECKPOINT
+from ff_core.contract.checkpoint import CheckpointRequest, RestoreRequest
 from ff_core.contract.daemon import COPY_PARAMETER, Bind, Health, PrepareRepository, Rest
 from ff_core.contract.execution import MEDIA_TYPE, ExecRequest
 from ff_core.contract.session import Answer, Interrupt, NewMessage, NewSession
-from ff_core.daemon.bodies import cursor, read, say
+from ff_core.daemon.bodies import cursor, parameters, read, say
 from ff_core.daemon.errors import NotBound
 from ff_core.daemon.execution import Execution
 from ff_core.daemon.following import HEARTBEAT_S, frames
-from ff_core.daemon.http import Request, Response, Route, Stream
+from ff_core.daemon.http import Reply, Request, Response, Route, Stream
 from ff_core.daemon.probing import probe
 from ff_core.daemon.settings import DaemonSettings
 from ff_core.engine import Engine
@@ -44,6 +46,7 @@ class Endpoints:
             Route("/v1/bind", self.bind, methods=["POST"]),
             Route("/v1/rest", self.rest, methods=["POST"]),
             Route("/v1/rest", self.end_rest, methods=["DELETE"]),
+            Route("/v1/repository/seed", self.seed, methods=["PUT"]),
             Route("/v1/repository", self.prepare, methods=["PUT"]),
             Route("/v1/repository", self.repository, methods=["GET"]),
             Route("/v1/sessions", self.create_session, methods=["POST"]),
@@ -52,6 +55,8 @@ class Endpoints:
             Route(f"{session}/messages", self.send, methods=["POST"]),
             Route(f"{session}/interrupt", self.interrupt, methods=["POST"]),
             Route(f"{session}/requests/{{request_id:uuid}}", self.answer, methods=["POST"]),
+            Route("/v1/checkpoint", self.checkpoint, methods=["POST"]),
+            Route("/v1/restore", self.restore, methods=["PUT"]),
             Route("/v1/exec", self.execute, methods=["POST"]),
             Route("/v1/events", self.events, methods=["GET"]),
         ]
@@ -87,6 +92,12 @@ class Endpoints:
         wanted = await read(request, PrepareRepository)
         with self._gate.request():
             return say(await self._engine.prepare(workspace_id, wanted))
+
+    async def seed(self, request: Request) -> Response:
+        """Something for the checkout to start from. Whatever is wrong with it, the checkout can be made without."""
+        self._workspace()
+        with self._gate.request():
+            return say(await self._engine.workspaces.take_seed(request.stream()))
 
     async def repository(self, _request: Request) -> Response:
         """The checkout as it stands."""
@@ -147,6 +158,20 @@ class Endpoints:
         follower = self._engine.journal.follow(self._workspace(), cursor(request))
         watching = None if request.query_params.get(COPY_PARAMETER) == "1" else self._gate.follower()
         return Stream(frames(follower, self._heartbeat_s, watching=watching), "text/event-stream")
+
+    async def checkpoint(self, request: Request) -> Reply:
+        """Everything, or what changed; 204 when nothing did. Also while it rests, and before it is bound after a restart."""
+        current = self._engine.workspaces.current()
+        if current is None:
+            raise NotBound
+        self._engine.workspaces.require_ready(current.id)
+        archive = await self._engine.checkpoints.make(await read(request, CheckpointRequest))
+        return Response(b"", 204) if archive is None else Stream(archive, CHECKPOINT)
+
+    async def restore(self, request: Request) -> Response:
+        """Become what a checkpoint holds. The only call but ``bind`` that an empty machine takes."""
+        wanted = parameters(request, RestoreRequest)
+        return say(await self._engine.restore(wanted, request.stream()))
 
     def _workspace(self) -> WorkspaceId:
         workspace = self._engine.workspaces.current() if self._engine.bound else None

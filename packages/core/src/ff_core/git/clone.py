@@ -13,6 +13,7 @@ from pathlib import Path
 from ff_core.git.errors import BranchNotFound, CloneDiskFull, CloneTargetTaken, CloneTimedOut, GitFailed, explain, scrub
 from ff_core.git.remote import Credential, RepoUrl, check_branch
 from ff_core.git.run import Git, git_env
+from ff_core.git.seed import settle
 from ff_core.process import ProgramTimedOut, RunAs, stream
 
 IDENTITY = {"user.name": "Factory Factory", "user.email": "agent@factory-factory.invalid"}
@@ -64,6 +65,7 @@ async def clone(
     timeout_s: float,
     run_as: RunAs | None = None,
     detour: str | None = None,
+    seed: Path | None = None,
 ) -> Cloned:
     """Clone ``url`` into the folder ``into`` and check out ``branch`` (None: the remote's own default).
 
@@ -71,25 +73,41 @@ async def clone(
     repeat: a clone of the same URL that is there is adopted as it is; not to be called twice at once for one
     ``into``. The parent folder must exist and belong to us, not to ``run_as``. An empty repository is fine when no
     branch is asked for. ``progress`` gets git's own lines. ``detour`` is the protocol to the gateway where the user's git is
-    told to go there for ``url``; a ``credential`` is for the server itself and goes straight to it. Raises the errors of
-    :mod:`ff_core.git.errors`.
+    told to go there for ``url``; a ``credential`` is for the server itself and goes straight to it. ``seed`` is what
+    :func:`ff_core.git.seed.unpack` made, beside ``into``: only what it has not is fetched, and where it is of no use, all
+    is; its owner may remove it afterwards. Raises the errors of :mod:`ff_core.git.errors`.
     """
     if branch is not None:
         check_branch(branch)
     if await asyncio.to_thread(_taken, into):
         return await _adopt(into, str(url), run_as)
-    async with _beside(into, run_as) as place:
+
+    async def fetch(place: Path, seed: Path | None) -> None:
         done, said = await _fetch(
-            clone_argv(url, place, branch=branch, with_credential=credential is not None),
+            clone_argv(url, place, branch=branch, with_credential=credential is not None, seed=seed),
             place,
             protocols=(url.scheme,) if detour is None else (url.scheme, detour),
             stdin=None if credential is None else credential.spoken().encode(),
             progress=progress,
+            ends_at_s=ends_at_s,
             timeout_s=timeout_s,
             run_as=run_as,
         )
         if done != 0:
             raise explain(done, said, url=str(url), branch=branch, gateway=detour is not None and credential is None)
+        if seed is not None:
+            await settle(seed, place / ".git", run_as=run_as)
+
+    ends_at_s = asyncio.get_running_loop().time() + timeout_s
+    async with _beside(into, run_as) as place:
+        try:
+            await fetch(place, seed)
+        except GitFailed:
+            # What git has no better word for may be the seed's fault; all others are about the server, or the disk.
+            if seed is None:
+                raise
+            await asyncio.to_thread(_fresh, place, run_as)
+            await fetch(place, None)
         git = Git(place, run_as=run_as)
         cloned = await _look(git, adopted=False)
         if branch is not None and cloned.branch != branch:
@@ -110,7 +128,7 @@ async def create_empty(into: Path, *, branch: str = "main", run_as: RunAs | None
         return await _look(git, adopted=False)
 
 
-def clone_argv(url: RepoUrl, place: Path, *, branch: str | None, with_credential: bool) -> list[str]:
+def clone_argv(url: RepoUrl, place: Path, *, branch: str | None, with_credential: bool, seed: Path | None = None) -> list[str]:
     """The command that clones; with a credential it expects that on its standard input. Pure."""
     settings = dict(_SAFE)
     if with_credential:
@@ -120,6 +138,8 @@ def clone_argv(url: RepoUrl, place: Path, *, branch: str | None, with_credential
         settings[f"url.{url}.insteadOf"] = str(url)
     configured = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     wanted = [] if branch is None else [f"--branch={branch}"]
+    if seed is not None:
+        wanted.append(f"--reference={seed}")
     git = ["git", *configured, "clone", "--progress", *wanted, "--", str(url), str(place)]
     return ["sh", "-c", _WITH_CREDENTIAL, "sh", *git] if with_credential else git
 
@@ -131,17 +151,18 @@ async def _fetch(
     protocols: tuple[str, ...],
     stdin: bytes | None,
     progress: Callable[[str], None] | None,
+    ends_at_s: float,
     timeout_s: float,
     run_as: RunAs | None,
 ) -> tuple[int, str]:
-    """Run the clone; its exit code and the end of what it said."""
+    """Run the clone until ``ends_at_s`` of the loop's clock; its exit code and the end of what it said."""
     lines = _Lines(progress)
     try:
         async with stream(
             argv,
             cwd=place,
             env=git_env(protocols),
-            timeout_s=timeout_s,
+            timeout_s=max(0.0, ends_at_s - asyncio.get_running_loop().time()),
             output_bytes_max=STDERR_BYTES_MAX,
             stdin=stdin,
             user=run_as,

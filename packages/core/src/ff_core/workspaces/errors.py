@@ -21,6 +21,12 @@ class RepositoryDiffers(Conflict):
     code = "repository_differs"
 
 
+class SeedTooLate(Conflict):
+    """The workspace's repository is there already or being made, so nothing can be given to start it from."""
+
+    code = "seed_too_late"
+
+
 class WorkspaceNotReady(Conflict):
     """The workspace's repository is not there yet; wait until the workspace is READY."""
 

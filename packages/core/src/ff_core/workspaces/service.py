@@ -1,39 +1,33 @@
-"""The one workspace of this host: whose it is, and its checkout."""
+"""The one workspace of this host: whose it is, and its checkout.
+
+How a checkout is made (:mod:`ff_core.workspaces.preparation`) and what events look like is imported when it is needed: a VM
+is given to a workspace, and runs its first command, before that.
+"""
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ff_core.contract.base import Channel, ErrorView
-from ff_core.contract.daemon import GitAccess, PrepareRepository, Repository
-from ff_core.contract.events import ProcessOutput, WorkspaceChanged
+from ff_core.contract.daemon import GitAccess, PrepareRepository, Repository, Seeded
 from ff_core.contract.workspace import WorkspaceStatus
 from ff_core.errors import FFError
 from ff_core.git import gateway
-from ff_core.git.clone import clone, create_empty
-from ff_core.git.remote import Credential, RepoUrl, check_branch, parse_repo_url
-from ff_core.git.run import Git
-from ff_core.git.status import status
 from ff_core.ids import WorkspaceId
 from ff_core.process import RunAs
 from ff_core.store.engine import Store
 from ff_core.store.journal import Journal
 from ff_core.workspaces import repository as rows
-from ff_core.workspaces.errors import AlreadyBound, RepositoryDiffers, WorkspaceMissing, WorkspaceNotReady
+from ff_core.workspaces.errors import AlreadyBound, RepositoryDiffers, SeedTooLate, WorkspaceMissing, WorkspaceNotReady
 from ff_core.workspaces.gate import Gate
-from ff_core.workspaces.output import Output
 from ff_core.world import World
 
+if TYPE_CHECKING:
+    from ff_core.workspaces.preparation import Order, Seedbed
+
 SETTLED_ON_A_SOURCE = frozenset({WorkspaceStatus.READY, WorkspaceStatus.PROVISIONING})
-
-
-@dataclass(frozen=True)
-class _Order:
-    url: RepoUrl | None
-    branch: str | None
-    credential: Credential | None
-    timeout_s: float
 
 
 class Workspaces:
@@ -59,6 +53,7 @@ class Workspaces:
         self._allow_plain_http = allow_plain_http
         self._preparing: asyncio.Task[Repository] | None = None
         self._git: GitAccess | None = None
+        self._seedbed: Seedbed | None = None
 
     def current(self) -> rows.Workspace | None:
         """The workspace this host belongs to; None before the first :meth:`bind`."""
@@ -104,15 +99,15 @@ class Workspaces:
     async def status(self, workspace_id: WorkspaceId) -> Repository:
         """The checkout as it stands. Raises ``WorkspaceNotReady`` before there is one, or what git says."""
         self.require_ready(workspace_id)
-        seen = await status(Git(self._checkout, run_as=self._run_as))
-        return Repository(
-            branch=seen.branch,
-            head=seen.head,
-            staged=seen.staged,
-            unstaged=seen.unstaged,
-            untracked=seen.untracked,
-            conflicted=seen.conflicted,
-        )
+        from ff_core.workspaces.preparation import look  # noqa: PLC0415  (see the module's words)
+
+        return await look(self._checkout, self._run_as)
+
+    async def take_seed(self, stream: AsyncIterator[bytes]) -> Seeded:
+        """Have a seed ready for :meth:`prepare`. Raises ``SeedTooLate``, and what ``ff_core.git.seed.unpack`` does."""
+        if self.ready():
+            raise SeedTooLate
+        return await self._seeds().take(stream)
 
     async def prepare(self, workspace_id: WorkspaceId, request: PrepareRepository) -> Repository:
         """Make the checkout. Goes on when the caller goes away; a repeated call joins it, or finds it done.
@@ -121,8 +116,10 @@ class Workspaces:
         was asked for before, unless that failed; both change nothing. Other errors of ``ff_core.git`` make the workspace
         FAILED, and then a further call tries again.
         """
+        from ff_core.workspaces.preparation import order_of  # noqa: PLC0415  (see the module's words)
+
         # Checked before anything is stored: an address may hold a credential, which must not reach the disk.
-        order = self._order(request)
+        order = order_of(request, allow_plain_http=self._allow_plain_http)
         source = rows.Source(None if order.url is None else str(order.url), order.branch)
         current = rows.get(self._store, workspace_id)
         if current.status in SETTLED_ON_A_SOURCE and current.source != source:
@@ -144,19 +141,21 @@ class Workspaces:
             with contextlib.suppress(asyncio.CancelledError, Exception):  # its caller was told
                 await self._preparing
 
-    def _order(self, request: PrepareRepository) -> "_Order":
-        return _Order(
-            url=None if request.url is None else parse_repo_url(request.url, allow_plain_http=self._allow_plain_http),
-            branch=None if request.branch is None else check_branch(request.branch),
-            credential=None if request.token is None else Credential(request.token.get_secret_value()),
-            timeout_s=request.timeout_s,
-        )
+    async def _prepare(self, workspace_id: WorkspaceId, order: "Order") -> Repository:
+        from ff_core.workspaces.output import Output  # noqa: PLC0415  (see the module's words)
+        from ff_core.workspaces.preparation import make  # noqa: PLC0415
 
-    async def _prepare(self, workspace_id: WorkspaceId, order: "_Order") -> Repository:
         output = Output(lambda text: self._say(workspace_id, text), self._world.now)
         try:
             with self._gate.command(begun=True):
-                await self._fetch(order, output)
+                await make(
+                    order,
+                    self._checkout,
+                    seedbed=self._seeds(),
+                    access=self._git,
+                    run_as=self._run_as,
+                    progress=output.line,
+                )
         except Exception as exc:
             error = exc if isinstance(exc, FFError) else FFError()
             output.flush()
@@ -166,22 +165,16 @@ class Workspaces:
         self._move(workspace_id, WorkspaceStatus.READY)
         return await self.status(workspace_id)
 
-    async def _fetch(self, order: "_Order", output: Output) -> None:
-        if order.url is None:
-            await create_empty(self._checkout, branch=order.branch or "main", run_as=self._run_as)
-            return
-        await clone(
-            order.url,
-            self._checkout,
-            branch=order.branch,
-            credential=order.credential,
-            progress=output.line,
-            timeout_s=order.timeout_s,
-            run_as=self._run_as,
-            detour=gateway.detour(self._git, order.url),
-        )
+    def _seeds(self) -> "Seedbed":
+        if self._seedbed is None:
+            from ff_core.workspaces.preparation import Seedbed  # noqa: PLC0415  (see the module's words)
+
+            self._seedbed = Seedbed(self._checkout, self._run_as)
+        return self._seedbed
 
     def _say(self, workspace_id: WorkspaceId, text: str, *, process: str = "clone") -> None:
+        from ff_core.contract.events import ProcessOutput  # noqa: PLC0415  (see the module's words)
+
         with self._store.transaction() as tx:
             self._journal.append(tx, workspace_id, ProcessOutput(process=process, channel=Channel.STDERR, text=text))
 
@@ -193,6 +186,8 @@ class Workspaces:
         source: rows.Source | None = None,
         error: ErrorView | None = None,
     ) -> None:
+        from ff_core.contract.events import WorkspaceChanged  # noqa: PLC0415  (see the module's words)
+
         now = self._world.now()
         with self._store.transaction() as tx:
             rows.move(tx, workspace_id, to, error, now)

@@ -14,6 +14,7 @@ SESSION = "/v1/sessions/00000000-0000-7000-8000-000000000001"
 CALLS = [
     ("GET", "/v1/repository", None),
     ("PUT", "/v1/repository", {}),
+    ("PUT", "/v1/repository/seed", {}),
     ("GET", "/v1/sessions", None),
     ("POST", "/v1/sessions", {}),
     ("GET", SESSION, None),
@@ -120,6 +121,14 @@ def test_a_body_over_the_limit_is_refused_whether_announced_or_not(bound):
         ]
         wire.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
         assert wire.recv(1000).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_seed_may_be_larger_than_other_bodies_and_is_refused_for_what_it_is(daemon, bind_body):
+    daemon.start().http.post("/v1/bind", json=bind_body)
+    refused(daemon.http.put("/v1/repository/seed", content=bytes(3 * BODY_BYTES_MAX)), 422, "seed_refused")
+    assert [path.name for path in daemon.root.iterdir() if path.name.startswith(".repo")] == []
+    assert daemon.http.put("/v1/repository", json={}).status_code == 200
+    refused(daemon.http.put("/v1/repository/seed", content=b""), 409, "seed_too_late")
 
 
 def test_an_unbound_daemon_answers_nothing_else(daemon, bind_body):

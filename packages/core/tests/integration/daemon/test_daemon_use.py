@@ -123,6 +123,7 @@ def test_at_rest_it_refuses_what_is_new_answers_what_only_looks_and_takes_work_a
         ("POST", f"{SESSION}/interrupt", {}),
         ("POST", f"{SESSION}/requests/00000000-0000-7000-8000-000000000002", {"decision": "allow"}),
         ("PUT", "/v1/repository", {}),
+        ("PUT", "/v1/repository/seed", {}),
     ]:
         response = vm.http.request(method, path, json=body)
         assert (response.status_code, response.json()["code"]) == (409, "vm_resting"), path
