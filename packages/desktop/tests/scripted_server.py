@@ -88,6 +88,8 @@ class ScriptedServer:
         """Answers for the coming requests, whatever they ask."""
         self.polls_until_ready = 2
         self.fail_provisioning = False
+        self.suspend_error = None
+        self.queries: dict[str, dict[str, str]] = {}
         self.streams_open = 0
         self.exec_cancelled = threading.Event()
         self.exec_started = threading.Event()
@@ -163,6 +165,7 @@ class ScriptedServer:
             ("/api-keys/{id}", "DELETE", self.delete_key), ("/me", "GET", self.me),
             ("/workspaces", "POST", self.create), ("/workspaces", "GET", self.page), ("/workspaces/{id}", "GET", self.get),
             ("/workspaces/{id}", "DELETE", self.delete), ("/operations/{id}", "GET", self.operation),
+            ("/workspaces/{id}/suspend", "POST", self.suspend),
             ("/workspaces/{id}/exec", "POST", self.execute), ("/workspaces/{id}/repository", "GET", self.repository),
             ("/workspaces/{id}/sessions", "POST", self.open_session), ("/workspaces/{id}/sessions", "GET", self.list_sessions),
             ("/workspaces/{id}/events", "GET", self.events), ("/sessions/{id}", "GET", self.session),
@@ -335,6 +338,10 @@ class ScriptedServer:
         view = self.workspaces[request.path_params["id"]]
         return reply(self.new_operation("terminate", view), 202)
 
+    async def suspend(self, request):
+        self.queries["suspend"] = dict(request.query_params)
+        return reply(self.new_operation("suspend", self.workspaces[request.path_params["id"]]), 202)
+
     def new_operation(self, kind, workspace=None):
         view = OperationView(
             id=self.new_id(), kind=kind, workspace_id=workspace.id if workspace else None, status=OperationStatus.RUNNING,
@@ -348,6 +355,9 @@ class ScriptedServer:
         if view.kind == "terminate":
             self.workspaces.pop(str(view.workspace_id), None)
             view = view.model_copy(update={"status": OperationStatus.DONE, "finished_at": START})
+        if view.kind == "suspend":
+            view = view.model_copy(update={"error": self.suspend_error, "finished_at": START})
+            view = view.model_copy(update={"status": OperationStatus.UNDONE if self.suspend_error else OperationStatus.DONE})
         return reply(view)
 
     async def repository(self, request):

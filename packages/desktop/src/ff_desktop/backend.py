@@ -34,6 +34,10 @@ class Backend(Protocol):
         """Order its end; legal in every state, may be repeated."""
         ...
 
+    def suspend(self, workspace: WorkspaceId, *, force: bool) -> OperationView:
+        """Order that it goes to sleep, if nothing goes on in it (``force``: in any case)."""
+        ...
+
     def operation(self, operation: OperationId) -> OperationView:
         """A long act as it stands."""
         ...

@@ -58,6 +58,11 @@ class CloudBackend:
         """See ``Backend``."""
         return self._connection.ask("DELETE", f"/v1/workspaces/{workspace}", OperationView)
 
+    def suspend(self, workspace: WorkspaceId, *, force: bool) -> OperationView:
+        """See ``Backend``."""
+        params = {"force": "true"} if force else {}
+        return self._connection.ask("POST", f"/v1/workspaces/{workspace}/suspend", OperationView, params=params)
+
     def operation(self, operation: OperationId) -> OperationView:
         """See ``Backend``."""
         return self._connection.ask("GET", f"/v1/operations/{operation}", OperationView)

@@ -2,12 +2,14 @@
 
 import json
 import subprocess
+from datetime import UTC, datetime
 
 import pytest
 
 from ff_core.contract.base import ErrorView
 from ff_core.contract.problem import Problem
-from ff_core.contract.workspace import WorkspaceStatus
+from ff_core.contract.workspace import VmStatus, VmView, WorkspaceStatus
+from ff_core.world import uuid7
 
 
 def test_new_waits_until_ready(logged_in, server):
@@ -92,6 +94,40 @@ def test_status_of_a_workspace_whose_git_cannot_answer(logged_in, server):
     assert shown["repository"] is None
     assert shown["repository_error"]["code"] == "vm_unreachable"
     assert "The workspace does not answer." in logged_in("status", "demo").stdout
+
+
+def asleep(**more) -> VmView:
+    at = datetime(2026, 11, 23, tzinfo=UTC)
+    return VmView(id=uuid7(1, 1), status=VmStatus.SUSPENDED, generation=1, created_at=at, suspended_at=at, **more)
+
+
+def test_status_says_when_it_sleeps_and_was_saved_and_does_not_wake_it(logged_in, server):
+    server.add_workspace(vm=asleep(), last_saved_at=datetime(2026, 11, 25, 12, 30, tzinfo=UTC))
+    text = logged_in("status", "demo").stdout
+    assert "READY (asleep)" in text
+    assert "last saved: 2026-11-25 12:30:00 UTC" in text
+    assert server.seen("GET", "/repository") == []
+    assert "READY (asleep)" in logged_in("ls").stdout
+
+
+def test_a_workspace_that_waits_for_room_shows_its_place(logged_in, server):
+    server.add_workspace(status=WorkspaceStatus.PROVISIONING, queue_place=3)
+    assert "number 3 in the queue" in logged_in("ls").stdout
+
+
+def test_suspend_waits_until_it_sleeps(logged_in, server):
+    server.add_workspace()
+    result = logged_in("suspend", "demo", "--force", "--json")
+    assert json.loads(result.stdout)["status"] == "done"
+    assert server.queries["suspend"] == {"force": "true"}
+
+
+def test_a_workspace_in_use_is_not_suspended_and_says_so(logged_in, server):
+    server.add_workspace()
+    server.suspend_error = ErrorView(code="vm_in_use", message="A turn runs.")
+    result = logged_in("suspend", "demo")
+    assert result.exit_code == 1
+    assert result.stderr.endswith("error: A turn runs. (vm_in_use)\n")
 
 
 def test_names_are_exact_and_ambiguity_is_said(logged_in, server):

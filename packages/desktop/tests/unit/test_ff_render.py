@@ -34,6 +34,11 @@ SAMPLES = {
         "It is overloaded. Try 2 of 9 in 1.5 s.",
     ),
     "turn.finished": ({"message_ids": [ID], "outcome": "failed", "error": {"code": "c", "message": "No."}}, "turn failed"),
+    "workspace.restored": (
+        {"checkpoint": 7, "saved_at": "2026-11-25T12:30:00Z", "saved_seq": 40, "lost_events": 2}
+        | {"left_out": [{"path": "repo/node_modules", "reason": "ignored"}], "left_out_count": 1},
+        "restored from checkpoint 7, saved at 2026-11-25 12:30:00 UTC",
+    ),
     "workspace.status": ({"status": "READY"}, "workspace is READY"),
     "process.output": ({"process": "clone", "channel": "stderr", "text": "Cloning\n"}, "clone: Cloning"),
     "notice": ({"name": "compaction", "message": "The history was shortened."}, "The history was shortened."),
@@ -53,7 +58,7 @@ def test_every_kind_is_readable(kind):
 
 def poisoned(value, key=""):
     """The same sample with hostile text wherever the contract leaves the text to somebody else."""
-    if key in {"kind", "permissions", "status", "activity", "decision", "outcome", "channel"} or value == ID:
+    if key in {"kind", "permissions", "status", "activity", "decision", "outcome", "channel", "saved_at"} or value == ID:
         return value
     if isinstance(value, str):
         return value + EVIL

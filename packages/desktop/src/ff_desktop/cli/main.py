@@ -56,6 +56,7 @@ app.add_typer(sessions, name="sessions")
 app.add_typer(credential, name="credential")
 app.command()(usage)
 app.command("exec")(execution.execute)
+app.command()(workspaces.suspend)
 app.command()(workspaces.rm)
 app.command()(doctor)
 

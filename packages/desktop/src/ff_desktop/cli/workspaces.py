@@ -1,4 +1,4 @@
-"""``ff new``, ``ff ls``, ``ff status``, ``ff rm``."""
+"""``ff new``, ``ff ls``, ``ff status``, ``ff suspend``, ``ff rm``."""
 
 import sys
 from typing import Annotated
@@ -11,7 +11,7 @@ from ff_core.contract.daemon import Repository
 from ff_core.contract.operation import OperationStatus, OperationView
 from ff_core.contract.problem import Problem, RemoteProblem, problem_of
 from ff_core.contract.session import SessionView
-from ff_core.contract.workspace import NewWorkspace, WorkspaceStatus, WorkspaceView
+from ff_core.contract.workspace import NewWorkspace, VmStatus, WorkspaceStatus, WorkspaceView
 from ff_core.errors import FFError, InvalidInput, NotFound, TimedOut
 from ff_desktop.backend import Backend
 from ff_desktop.cli.choosing import find_workspace, request_of, waiting
@@ -72,7 +72,7 @@ def ls(context: typer.Context, _json: JsonFlag = False) -> None:
     shell = shell_of(context)
     found = list(shell.desktop.backend().workspaces())
     shell.screen.object({"items": [dump(workspace) for workspace in found]})
-    rows = [(w.name, w.status, w.location, w.branch or "", w.repo_url or "", str(w.id)) for w in found]
+    rows = [(w.name, _state(w), w.location, w.branch or "", w.repo_url or "", str(w.id)) for w in found]
     shell.screen.table(("NAME", "STATUS", "WHERE", "BRANCH", "REPOSITORY", "ID"), rows)
     if not found:
         shell.screen.note("No workspaces. Make one: ff new NAME --cloud")
@@ -97,6 +97,34 @@ def status(context: typer.Context, name: Name, _json: JsonFlag = False) -> None:
     shell.screen.lines([*_workspace_lines(workspace), *_checkout_lines(repository, trouble)])
     shell.screen.lines(line for session in sessions for line in _session_lines(session))
     shell.screen.lines(line for one in waiting(sessions) for line in pending(one.request))
+
+
+@command
+def suspend(
+    context: typer.Context,
+    name: Name,
+    force: Annotated[bool, typer.Option("--force", help="Interrupt what goes on in it.")] = False,
+    _json: JsonFlag = False,
+) -> Exit:
+    """Put a workspace to sleep; its files and conversations stay, and any command or prompt wakes it."""
+    shell = shell_of(context)
+    backend = shell.desktop.backend()
+    workspace = find_workspace(backend, name)
+    operation = backend.suspend(workspace.id, force=force)
+    waited_s, pause_s = 0.0, POLL_S_FIRST
+    with shell.screen.progress(f"suspending {workspace.name}") as progress:
+        while operation.status in {OperationStatus.QUEUED, OperationStatus.RUNNING}:
+            if waited_s >= GONE_S_MAX:
+                raise TimedOut(f"{workspace.name} is still awake after {GONE_S_MAX:g} s; the server goes on, see: ff status")
+            shell.desktop.sleep(pause_s)
+            waited_s, pause_s = waited_s + pause_s, min(POLL_S_MAX, pause_s * 1.5)
+            operation = backend.operation(operation.id)
+            _tell(progress, operation)
+    shell.screen.object(operation)
+    if operation.status is not OperationStatus.DONE:
+        raise _failure(operation.error, f"{workspace.name} was not suspended; try again.")
+    shell.screen.say(f"{workspace.name} sleeps.")
+    return Exit.OK
 
 
 @command
@@ -176,7 +204,22 @@ def _is_gone(backend: Backend, workspace: WorkspaceView) -> bool:
 
 
 def _tell(progress: Progress, operation: OperationView) -> None:
-    progress.update(f"{operation.kind}: {operation.step or operation.status}")
+    waits = operation.status is OperationStatus.QUEUED and operation.error is not None
+    progress.update(one_line(operation.error.message, 300) if waits and operation.error else _step(operation))
+
+
+def _step(operation: OperationView) -> str:
+    return f"{operation.kind}: {operation.step or operation.status}"
+
+
+def _asleep(workspace: WorkspaceView) -> bool:
+    return workspace.vm is not None and workspace.vm.status is VmStatus.SUSPENDED
+
+
+def _state(workspace: WorkspaceView) -> str:
+    if workspace.queue_place is not None:
+        return f"{workspace.status} (number {workspace.queue_place} in the queue)"
+    return f"{workspace.status} (asleep)" if _asleep(workspace) else workspace.status
 
 
 def _failure(error: ErrorView | None, fallback: str) -> FFError:
@@ -187,8 +230,8 @@ def _failure(error: ErrorView | None, fallback: str) -> FFError:
 
 def _checkout(backend: Backend, workspace: WorkspaceView) -> tuple[Repository | None, FFError | None]:
     """The git status, or why it can't be had: a workspace that does not run still has a status worth showing."""
-    if workspace.status is not WorkspaceStatus.READY:
-        return None, None
+    if workspace.status is not WorkspaceStatus.READY or _asleep(workspace):
+        return None, None  # looking would wake it
     try:
         return backend.repository(workspace.id), None
     except FFError as error:
@@ -196,7 +239,7 @@ def _checkout(backend: Backend, workspace: WorkspaceView) -> tuple[Repository | 
 
 
 def _workspace_lines(workspace: WorkspaceView) -> list[Line]:
-    shown = [Line(f"{one_line(workspace.name)}: {workspace.status} in {workspace.location} ({workspace.id})", "bold")]
+    shown = [Line(f"{one_line(workspace.name)}: {_state(workspace)} in {workspace.location} ({workspace.id})", "bold")]
     shown += [
         Line(f"  {label}: {one_line(value)}")
         for label, value in (
@@ -206,6 +249,9 @@ def _workspace_lines(workspace: WorkspaceView) -> list[Line]:
         )
         if value
     ]
+    if workspace.status is WorkspaceStatus.READY:
+        saved = f"{workspace.last_saved_at:%Y-%m-%d %H:%M:%S} UTC" if workspace.last_saved_at else "not yet"
+        shown.append(Line(f"  last saved: {saved}", DIM))
     if workspace.error is not None:
         shown.append(Line(f"  {one_line(workspace.error.message, 500)} ({one_line(workspace.error.code)})", BAD))
     return shown
