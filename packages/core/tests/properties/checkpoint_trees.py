@@ -17,7 +17,21 @@ from ff_core.checkpoint.policy import Limits
 from ff_core.contract.checkpoint import CheckpointRef, Packed
 from ff_core.world import SystemWorld
 
-NAMES = [b"a", b"b.txt", b"a.b", b"-n", b" ", b"new\nline", b"\xff\xfe", "ünï".encode(), b'quo"te', b"tab\t", b"x" * 255, b"{}", b"\xed\xa0\x80"]
+NAMES = [
+    b"a",
+    b"b.txt",
+    b"a.b",
+    b"-n",
+    b" ",
+    b"new\nline",
+    b"\xff\xfe",
+    "ünï".encode(),
+    b'quo"te',
+    b"tab\t",
+    b"x" * 255,
+    b"{}",
+    b"\xed\xa0\x80",
+]
 SIZES = [0, 1, 100, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES + 7]
 GIT = [
     ["add", "-A"],
@@ -40,7 +54,9 @@ GIT = [
     ["worktree", "add", "-q", "--force", "wt"],
 ]
 
-where = st.tuples(st.sampled_from([b"repo", b"home", b"home/.claude/projects"]), st.lists(st.sampled_from(NAMES), min_size=1, max_size=3))
+where = st.tuples(
+    st.sampled_from([b"repo", b"home", b"home/.claude/projects"]), st.lists(st.sampled_from(NAMES), min_size=1, max_size=3)
+)
 steps = st.one_of(
     st.tuples(st.just("write"), where, st.sampled_from(SIZES), st.integers(0, 3)),
     st.tuples(st.just("grow"), where, st.sampled_from(SIZES), st.integers(0, 3)),

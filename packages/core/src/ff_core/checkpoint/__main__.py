@@ -28,7 +28,7 @@ def main() -> int:
         number=wanted.number,
         base=wanted.base,
         made_at=wanted.made_at,
-        ignored=frozenset(wanted.ignored),
+        ignored=frozenset(map(bytes.fromhex, wanted.ignored)),
         copy_database=copy_database,
     )
     try:

@@ -102,7 +102,7 @@ class Checkpoints:
                 number=wanted.number,
                 base=wanted.base,
                 made_at=self._world.now(),
-                ignored=await self._ignored(),
+                ignored=[path.hex() for path in await self._ignored()],
             )
             async with stream(
                 [sys.executable, "-I", "-m", "ff_core.checkpoint"],  # -I: nothing of where it stands is imported
