@@ -2,10 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -52,42 +53,13 @@ class Beside:
 @vms_app.command("ls")
 def ls(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """All VMs, oldest first: their rows, and how the Docker Engine shows their containers."""
-
-    async def body(beside: Beside) -> None:
-        async with beside.db.system_transaction() as tx:
-            vms = await service.list_vms(tx)
-        seen = await _seen(beside.engine)
-        if as_json:
-            print(json.dumps([_facts(vm, None if seen is None else seen.get(vm.id)) for vm in vms]))
-            return
-        rows = [_row(vm, seen, beside.world.now()) for vm in vms]
-        _table(("VM", "STATUS", "CONTAINER", "WORKSPACE", "IMAGE", "AGE", "IDLE"), rows, [vm.status for vm in vms])
-        known = {vm.id for vm in vms}
-        if orphans := [vm_id for vm_id in seen or {} if vm_id not in known]:
-            say(f"{len(orphans)} more on the Docker Engine without a row; `ff-cloud vms gc` removes them.")
-
-    _beside(data_dir, body)
+    _beside(data_dir, lambda beside: show_all(beside, as_json=as_json))
 
 
 @vms_app.command("inspect")
 def inspect(id_: Id, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """One VM from both sides, and what works on it now."""
-
-    async def body(beside: Beside) -> None:
-        seen = await _seen(beside.engine)
-        async with beside.db.system_transaction() as tx:
-            vm_id = find_vm(await service.list_vms(tx), seen or {}, id_)
-        async with beside.db.system_transaction() as tx:
-            found = await service.inspect(tx, beside.engine, vm_id)
-        facts = {**_whole(found.vm, found.observed), "operation": found.operation}
-        if as_json:
-            print(json.dumps(facts))
-            return
-        for name, value in facts.items():
-            shown = "-" if value is None else value
-            print(f"{name:<18} {painted(str(shown), _COLOURS.get(value, 'white')) if name == 'status' and value else shown}")
-
-    _beside(data_dir, body)
+    _beside(data_dir, lambda beside: show_one(beside, id_, as_json=as_json))
 
 
 @vms_app.command("drain")
@@ -101,22 +73,7 @@ def drain(
     """Make no new VMs and let the pool run dry. What runs goes on, unless --now. Exit code 1 if something still runs then."""
     if off and now:
         raise InvalidInput("--off and --now contradict each other.")
-
-    async def body(beside: Beside) -> None:
-        async with beside.db.system_transaction() as tx:
-            await service.set_draining(tx, not off)
-        left = await _suspend_all(beside, timeout_s) if now else await _running(beside.db)
-        if as_json:
-            print(json.dumps({"draining": not off, "running": left}))
-        elif off:
-            print("New workspaces are taken again, and the pool fills.")
-        else:
-            print(f"Nothing new is made any more. {left} VM{'' if left == 1 else 's'} still run.")
-        if now and left:
-            say("Their suspensions are ordered; a worker carries them out. Look at `ff-cloud vms ls`, and whether one runs.")
-            raise typer.Exit(1)
-
-    _beside(data_dir, body)
+    _beside(data_dir, lambda beside: set_draining(beside, not off, now=now, timeout_s=timeout_s, as_json=as_json))
 
 
 @vms_app.command("gc")
@@ -127,31 +84,79 @@ def collect(
     data_dir: DataDir = None,
 ) -> None:
     """Remove containers and volumes that have no row, and workspace images that nothing is made from any more."""
+    keep = timedelta(days=keep_days)
+    _beside(data_dir, lambda beside: collect_garbage(beside, keep, dry_run=dry_run, as_json=as_json))
 
-    async def body(beside: Beside) -> None:
-        keep = timedelta(days=keep_days)
-        present = (image_of(beside.settings), LATEST)
-        found = await gc.find(db=beside.db, engine=beside.engine, present=present, keep=keep, world=beside.world)
-        if dry_run:
-            orphans, images = [str(seen.vm_id) for seen in found.orphans], [gc.name_of(image) for image in found.images]
-            kept, size = [], sum(image.bytes_total for image in found.images)
-        else:
-            done = await gc.collect(found, beside.engine)
-            orphans, images = [str(vm_id) for vm_id in done.orphans], list(done.images)
-            kept, size = list(done.images_kept), done.bytes_freed
-        if as_json:
-            print(json.dumps({"dry_run": dry_run, "vms": orphans, "images": images, "images_kept": kept, "bytes": size}))
-            return
-        verb = "would remove" if dry_run else "removed"
-        for vm_id in orphans:
-            print(f"{verb} VM {vm_id}, which has no row")
-        for image in images:
-            print(f"{verb} image {image}")
-        for image in kept:
-            print(f"kept image {image}: a container needs it")
-        print(f"{verb} {len(orphans)} VMs and {len(images)} images, {size / 1e6:.0f} MB of layers")
 
-    _beside(data_dir, body)
+async def show_all(beside: Beside, *, as_json: bool) -> None:
+    """What ``ls`` does."""
+    async with beside.db.system_transaction() as tx:
+        vms = await service.list_vms(tx)
+    seen = await _seen(beside.engine)
+    if as_json:
+        print(json.dumps([_facts(vm, None if seen is None else seen.get(vm.id)) for vm in vms]))
+        return
+    rows = [_row(vm, seen, beside.world.now()) for vm in vms]
+    _table(("VM", "STATUS", "CONTAINER", "WORKSPACE", "IMAGE", "AGE", "IDLE"), rows, [vm.status for vm in vms])
+    known = {vm.id for vm in vms}
+    if orphans := [vm_id for vm_id in seen or {} if vm_id not in known]:
+        say(f"{len(orphans)} more on the Docker Engine without a row; `ff-cloud vms gc` removes them.")
+
+
+async def show_one(beside: Beside, wanted: str, *, as_json: bool) -> None:
+    """What ``inspect`` does. Raises ``NotFound``, ``InvalidInput``, ``DockerUnreachable``."""
+    seen = await _seen(beside.engine)
+    async with beside.db.system_transaction() as tx:
+        vm_id = find_vm(await service.list_vms(tx), seen or {}, wanted)
+    async with beside.db.system_transaction() as tx:
+        found = await service.inspect(tx, beside.engine, vm_id)
+    facts = {**_whole(found.vm, found.observed), "operation": found.operation}
+    if as_json:
+        print(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        shown = "-" if value is None else str(value)
+        print(f"{name:<20} {painted(shown, _COLOURS.get(value, 'white')) if name == 'status' else shown}")
+
+
+async def set_draining(beside: Beside, wanted: bool, *, now: bool, timeout_s: float, as_json: bool) -> None:
+    """What ``drain`` does. Raises ``typer.Exit`` with 1 when something still runs after ``now``."""
+    async with beside.db.system_transaction() as tx:
+        await service.set_draining(tx, wanted)
+    left = await _suspend_all(beside, timeout_s) if now else await _running(beside.db)
+    if as_json:
+        print(json.dumps({"draining": wanted, "running": left}))
+    elif wanted:
+        print(f"Nothing new is made any more. Running VMs: {left}.")
+    else:
+        print("New workspaces are taken again, and the pool fills.")
+    if now and left:
+        say("Their suspensions are ordered; a worker carries them out. Look at `ff-cloud vms ls`, and whether one runs.")
+        raise typer.Exit(1)
+
+
+async def collect_garbage(beside: Beside, keep: timedelta, *, dry_run: bool, as_json: bool) -> None:
+    """What ``gc`` does. Raises ``DockerUnreachable``."""
+    present = (image_of(beside.settings), LATEST)
+    found = await gc.find(db=beside.db, engine=beside.engine, present=present, keep=keep, world=beside.world)
+    if dry_run:
+        orphans, images = [str(seen.vm_id) for seen in found.orphans], [gc.name_of(image) for image in found.images]
+        kept, size = [], sum(image.bytes_total for image in found.images)
+    else:
+        done = await gc.collect(found, beside.engine)
+        orphans, images = [str(vm_id) for vm_id in done.orphans], list(done.images)
+        kept, size = list(done.images_kept), done.bytes_freed
+    if as_json:
+        print(json.dumps({"dry_run": dry_run, "vms": orphans, "images": images, "images_kept": kept, "bytes": size}))
+        return
+    verb = "would remove" if dry_run else "removed"
+    for vm_id in orphans:
+        print(f"{verb} VM {vm_id}, which has no row")
+    for image in images:
+        print(f"{verb} image {image}")
+    for image in kept:
+        print(f"kept image {image}: a container needs it")
+    print(f"{verb}: {len(orphans)} VMs, {len(images)} images, {size / 1e6:.0f} MB of layers")
 
 
 def find_vm(vms: list[AnyVm], seen: Mapping[VmId, Observed], wanted: str) -> VmId:
@@ -167,7 +172,7 @@ def find_vm(vms: list[AnyVm], seen: Mapping[VmId, Observed], wanted: str) -> VmI
     return found.pop()
 
 
-def _beside(data_dir: Any, body: Any) -> None:
+def _beside(data_dir: Path | None, body: Callable[[Beside], Coroutine[Any, Any, None]]) -> None:
     """Run ``body`` with the database and the engine of the server."""
     settings = settings_with(data_dir=data_dir)
 

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import structlog
-
 from ff_cloud.kit.db import Database
 from ff_cloud.vms.engine.base import Engine, ImageSeen, Observed
 from ff_cloud.vms.engine.errors import ImageInUse
@@ -16,8 +14,6 @@ from ff_cloud.vms.repository import SystemVmRepository
 from ff_cloud.vms.service import images_in_use
 from ff_core.ids import VmId
 from ff_core.world import World
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +57,6 @@ async def collect(garbage: Garbage, engine: Engine) -> Collected:
     """Remove it; what is needed after all stays. May be repeated."""
     for observed in garbage.orphans:
         await engine.remove(observed.vm_id)
-        log.info("gc.orphan_removed", vm_id=str(observed.vm_id))
     gone, kept = [], []
     for image in garbage.images:
         try:
@@ -70,7 +65,6 @@ async def collect(garbage: Garbage, engine: Engine) -> Collected:
             kept.append(image)
         else:
             gone.append(image)
-            log.info("gc.image_removed", image=image.id, tags=image.tags)
     return Collected(
         orphans=tuple(observed.vm_id for observed in garbage.orphans),
         images=tuple(name_of(image) for image in gone),
