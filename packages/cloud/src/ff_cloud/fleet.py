@@ -142,7 +142,12 @@ def make_fleet(
         pulse=pulse("vms", every_s=VMS_EVERY_S),
     )
     saver = Saver(
-        db=db, orders=orders, world=world, every_s=settings.checkpoint_every_s, pulse=pulse("saver", every_s=SAVER_EVERY_S)
+        db=db,
+        orders=orders,
+        world=world,
+        every_s=settings.checkpoint_every_s,
+        on_look=telemetry.metrics.checkpoints.oldest_unsaved,
+        pulse=pulse("saver", every_s=SAVER_EVERY_S),
     )
     sweep = Sweep(
         db=db,

@@ -247,7 +247,9 @@ class CheckpointMetrics:
         self._bytes = Counter("ff_checkpoint_bytes", "Stored.", registry=registry)
         self._duration = Histogram("ff_checkpoint_duration_seconds", "Of one.", registry=registry, buckets=_CHECKPOINT_S)
         self._unsaved = Gauge(
-            "ff_checkpoint_oldest_unsaved_seconds", "Since the oldest change that is in no checkpoint.", registry=registry
+            "ff_checkpoint_oldest_unsaved_seconds",
+            "Since the last checkpoint, of the changed workspace whose is oldest: the most that losing a volume would cost.",
+            registry=registry,
         )
         self._restores = _known(
             Counter("ff_restores", "VMs made anew from a checkpoint.", ("outcome",), registry=registry), get_args(Success)
@@ -260,7 +262,7 @@ class CheckpointMetrics:
         self._duration.observe(duration_s)
 
     def oldest_unsaved(self, age_s: float) -> None:
-        """How old the oldest change is that would be lost with its volume; 0 when there is none."""
+        """How far the oldest last checkpoint of a workspace that changed since lies back; 0 when all is saved."""
         self._unsaved.set(age_s)
 
     def restored(self, outcome: Success) -> None:

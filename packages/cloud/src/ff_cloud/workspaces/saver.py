@@ -1,5 +1,6 @@
 """Orders checkpoints: of workspaces in which a turn has ended, and now and then of those that are in use."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 
@@ -21,11 +22,21 @@ AT_ONCE_MAX = 4
 class Saver:
     """Run :meth:`run` in any number of workers: an order is refused where something is under way already."""
 
-    def __init__(self, *, db: Database, orders: Orders, world: World, every_s: float, pulse: Pulse = UNHEARD) -> None:
+    def __init__(
+        self,
+        *,
+        db: Database,
+        orders: Orders,
+        world: World,
+        every_s: float,
+        on_look: Callable[[float], None] = lambda _oldest_unsaved_s: None,
+        pulse: Pulse = UNHEARD,
+    ) -> None:
         self._db = db
         self._orders = orders
         self._world = world
         self._every = timedelta(seconds=every_s)
+        self._on_look = on_look
         self._pulse = pulse
 
     async def run(self) -> None:
@@ -38,14 +49,17 @@ class Saver:
         async with self._db.system_transaction() as tx:
             states = await SystemWorkspaceRepository(tx).saved_states()
             running = [vm for vm in await SystemVmRepository(tx).running() if vm.desired is Desired.RUNNING]
-            due = []
+            due, unsaved = [], []
             for vm in running:
                 state = states.get(vm.workspace_id)
                 if state is None:
                     continue
+                if vm.active_at > state.saved_at:
+                    unsaved.append(state.saved_at)
                 turn = state.turn_ended_at is not None and state.turn_ended_at > state.saved_at
                 if turn or (vm.active_at > state.saved_at and now - state.saved_at >= self._every):
                     due.append((state.saved_at, vm))
             for _, vm in sorted(due, key=lambda pair: pair[0])[:AT_ONCE_MAX]:
                 with suppress(OperationActive):
                     await self._orders.checkpoint(tx, vm.workspace_id, vm.user_id)
+        self._on_look((now - min(unsaved)).total_seconds() if unsaved else 0.0)
