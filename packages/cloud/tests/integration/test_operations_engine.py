@@ -12,7 +12,7 @@ from sqlalchemy import text
 from ff_cloud.kit.db import Database, SystemTx
 from ff_cloud.operations import service
 from ff_cloud.operations.engine import Operations
-from ff_cloud.operations.errors import Fatal, LeaseLost, OperationActive, OperationNotCancellable
+from ff_cloud.operations.errors import Fatal, LeaseLost, OperationActive, OperationNotCancellable, StartOver
 from ff_cloud.operations.lease import LeaseRepository
 from ff_cloud.operations.machine import Limits
 from ff_cloud.operations.model import Direction, Effects, Kind, Operation, Status, Step
@@ -154,6 +154,36 @@ async def test_failure_undoes_the_failed_step_too_and_names_the_reason(db: Datab
     assert (op.status, op.step, op.error_code) == (Status.UNDONE, 0, code)
     assert op.error_message == (message or op.error_message)
     assert "secret" not in str(op)
+
+
+async def test_a_step_may_have_an_earlier_one_done_again(db: Database) -> None:
+    calls: list[str] = []
+    gone = StartOver("a", "The thing is gone.")
+    shown: list[tuple] = []
+
+    async def lose(op: Operation) -> None:
+        shown.append((op.error_code, op.state.get("started_over")))
+        if len(shown) < 3:
+            raise gone
+
+    steps = [Recorded("a", calls), Recorded("b", calls), Recorded("c", calls, lose)]
+    async with working(db, Kind(name="k", steps=steps)) as operations:
+        op = await operations.wait(await start(db))
+    assert (op.status, calls) == (Status.DONE, ["a", "b", "c"] * 3)
+    assert shown == [(None, None), (None, 1), (None, 2)]
+    assert (op.error_code, op.state) == (None, {"a": 1, "b": 1, "c": 1, "started_over": 2})
+
+
+async def test_what_is_lost_again_and_again_turns_the_operation_back(db: Database) -> None:
+    calls: list[str] = []
+
+    async def lose(_op: Operation) -> None:
+        raise StartOver("a", "The thing is gone.")
+
+    async with working(db, Kind(name="k", steps=[Recorded("a", calls), Recorded("b", calls, lose)])) as operations:
+        op = await operations.wait(await start(db))
+    assert (op.status, op.error_code) == (Status.UNDONE, "started_over")
+    assert calls == [*["a", "b"] * (FAST.attempts_max + 1), *["b"] * (FAST.attempts_max - 1), "-b", "-a"]
 
 
 async def test_a_step_that_takes_too_long(db: Database) -> None:

@@ -6,8 +6,9 @@ from uuid import UUID
 
 import pytest
 
-from ff_cloud.operations.errors import Fatal, OperationCancelled, WorkerLost
+from ff_cloud.operations.errors import Fatal, OperationCancelled, StartOver, WorkerLost
 from ff_cloud.operations.machine import (
+    STARTED_OVER,
     Limits,
     Perform,
     Retry,
@@ -115,6 +116,30 @@ def test_forward_only_never_turns_back() -> None:
     worn = replace(OP, attempts=1000, cancel_requested=True)
     assert next_move(kind, worn, LIMITS) == Perform(A)
     assert isinstance(after_failure(kind, worn, Fatal("no", "No."), LIMITS), Retry)
+
+
+@pytest.mark.parametrize(
+    ("op", "to", "step"),
+    [
+        (replace(OP, step=1), "a", 0),
+        (replace(OP, step=1, attempts=WORN), "a", 0),
+        (replace(OP, step=1, state={STARTED_OVER: WORN - 1}), "a", 0),
+        (replace(OP, step=1, state={STARTED_OVER: WORN}), "a", None),  # it never gets on: tried as it is
+        (replace(OP, step=1), "b", None),  # not earlier
+        (replace(OP, step=1), "no such step", None),
+        (replace(OP, step=2), "a", None),  # past the commit step
+        (replace(BACK, step=1), "a", None),
+    ],
+)
+def test_what_is_gone_is_made_again(op: Operation, to: str, step: int | None) -> None:
+    decision = after_failure(KIND, op, StartOver(to), LIMITS)
+    assert isinstance(decision, Retry)
+    assert decision.step == step
+
+
+def test_what_goes_again_and_again_is_given_up() -> None:
+    worn = replace(OP, step=1, attempts=WORN, state={STARTED_OVER: WORN})
+    assert isinstance(after_failure(KIND, worn, StartOver("a"), LIMITS), TurnBack)
 
 
 def test_backoff_grows_to_its_limit_and_spreads() -> None:

@@ -63,5 +63,17 @@ class Later(FFError):
         """Merged into the operation's state, such as its place in a queue."""
 
 
+class StartOver(FFError):
+    """Something that an earlier step had made is gone; it is made again."""
+
+    code = "started_over"
+    status = 503
+
+    def __init__(self, step: str, detail: str | None = None) -> None:
+        super().__init__(detail)
+        self.step = step
+        """The earlier step to go on from. Not across the point of no return, and only so often."""
+
+
 class LeaseLost(Exception):
     """Another worker has this operation now. Not for users: whoever meets it stops and writes nothing."""

@@ -88,8 +88,7 @@ class LeaseRepository:
         forward = op.direction is Direction.FORWARD
         step = op.step + (1 if forward else -1)
         values: dict[str, Any] = {"error_code": None, "error_message": None} if forward else {}
-        if patch:
-            values["state"] = operations.c.state.op("||")(cast(dict(patch), JSONB))
+        values |= _patched(patch)
         return await self._write(
             op,
             step=step,
@@ -127,12 +126,26 @@ class LeaseRepository:
 
         An attempt that is not ``counted`` was no failure, only a wait; ``patch`` is merged into the state.
         """
-        values: dict[str, Any] = {} if error is None else {"error_code": error[0], "error_message": error[1]}
-        if patch:
-            values["state"] = operations.c.state.op("||")(cast(dict(patch), JSONB))
+        values = _shown(error) | _patched(patch)
         if not counted:
             values["attempts"] = func.greatest(operations.c.attempts - 1, 0)
         return await self._write(op, status=Status.QUEUED, lease_until=None, run_at=_in(delay_s), **values)
+
+    async def start_over(
+        self, op: Operation, kind: Kind, step: int, delay_s: float, error: tuple[str, str] | None, *, patch: Mapping[str, Any]
+    ) -> Operation:
+        """Let go like :meth:`release`, and go on from an earlier ``step`` then."""
+        return await self._write(
+            op,
+            status=Status.QUEUED,
+            lease_until=None,
+            run_at=_in(delay_s),
+            step=step,
+            step_name=kind.step_name(step, op.direction),
+            attempts=0,
+            **_shown(error),
+            **_patched(patch),
+        )
 
     async def hand_back(self, op: Operation) -> Operation:
         """Let go at once without counting the attempt: this worker stops."""
@@ -172,6 +185,14 @@ class LeaseRepository:
         if row is None:
             raise LeaseLost(str(op.id))
         return from_row(row)
+
+
+def _shown(error: tuple[str, str] | None) -> dict[str, Any]:
+    return {} if error is None else {"error_code": error[0], "error_message": error[1]}
+
+
+def _patched(patch: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"state": operations.c.state.op("||")(cast(dict(patch), JSONB))} if patch else {}
 
 
 def _in(seconds: float) -> ColumnElement[Any]:

@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 
-from ff_cloud.operations.errors import Fatal, Later, OperationCancelled, WorkerLost
+from ff_cloud.operations.errors import Fatal, Later, OperationCancelled, StartOver, WorkerLost
 from ff_cloud.operations.model import Direction, Kind, Operation, Status, Step
 from ff_core.errors import FFError
+
+
+STARTED_OVER = "started_over"
+"""In an operation's state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,8 @@ class Retry:
     delay_s: float
     counted: bool = True
     """Whether the attempt was one: a step that only waits for its turn may do so for ever."""
+    step: int | None = None
+    """An earlier step instead of the same one."""
 
 
 def next_move(kind: Kind, op: Operation, limits: Limits) -> Perform | Settle | TurnBack:
@@ -79,10 +85,27 @@ def after_failure(kind: Kind, op: Operation, error: Exception, limits: Limits) -
         return Settle(Status.STUCK) if exhausted else Retry(backoff_s(op, limits))
     if isinstance(error, Later):
         return Retry(error.delay_s, counted=False)
+    if isinstance(error, StartOver) and times_started_over(op) < limits.attempts_max:
+        step = _earlier(kind, op, error.step)
+        if step is not None:
+            return Retry(backoff_s(op, limits), step=step)
     hopeless = not getattr(error, "retriable", True) or op.attempts >= limits.attempts_max
     if hopeless and kind.may_turn_back(op.step):
         return TurnBack(error)
     return Retry(backoff_s(op, limits))
+
+
+def _earlier(kind: Kind, op: Operation, name: str) -> int | None:
+    """The place of an earlier step on the same side of the point of no return."""
+    earlier = [each.name for each in kind.steps[: op.step]]
+    if name not in earlier or kind.may_turn_back(earlier.index(name)) != kind.may_turn_back(op.step):
+        return None
+    return earlier.index(name)
+
+
+def times_started_over(op: Operation) -> int:
+    """How often it went back to an earlier step and on from there."""
+    return int(op.state.get(STARTED_OVER, 0))
 
 
 def backoff_s(op: Operation, limits: Limits) -> float:

@@ -95,7 +95,8 @@ class Step(ABC):
         """Go forward.
 
         An error with ``retriable = False`` (such as ``Fatal``) turns the operation back at once, any other after some
-        attempts. An ``FFError``'s code and sentence are shown to the user. May be cancelled at any await.
+        attempts; ``StartOver`` has an earlier step done again. An ``FFError``'s code and sentence are shown to the user. May
+        be cancelled at any await.
         """
 
     async def undo(self, op: Operation) -> Effects:  # noqa: ARG002

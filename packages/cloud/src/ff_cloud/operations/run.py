@@ -16,7 +16,18 @@ from ff_cloud.kit.metrics import AttemptOutcome, OperationMetrics, OperationOutc
 from ff_cloud.kit.tracing import Tracing
 from ff_cloud.operations.errors import Later, LeaseLost, OperationCancelled, StepTimedOut
 from ff_cloud.operations.lease import Lease, LeaseRepository
-from ff_cloud.operations.machine import Limits, Perform, Retry, Settle, TurnBack, after_failure, describe, next_move
+from ff_cloud.operations.machine import (
+    STARTED_OVER,
+    Limits,
+    Perform,
+    Retry,
+    Settle,
+    TurnBack,
+    after_failure,
+    describe,
+    next_move,
+    times_started_over,
+)
 from ff_cloud.operations.model import Direction, Effects, Kind, Operation, Status, Step
 from ff_core.errors import FFError
 
@@ -224,18 +235,25 @@ class Run:
         match after_failure(self._kind, self.op, error, self._limits):
             case TurnBack():
                 return await self._turn_back(error)
-            case Retry(delay_s, counted=counted):
-                # On the way back the error that turned it back stays.
-                shown = describe(error) if self.op.direction is Direction.FORWARD else None
-                if attempts >= self._limits.attempts_max and shown is not None:
-                    self._log.error("operation.only_forward_and_failing", step=step, attempts=attempts)
-                async with self._tools.db.system_transaction() as tx:
-                    await LeaseRepository(tx).release(
-                        self.op, delay_s, shown, counted=counted, patch=error.state if isinstance(error, Later) else {}
-                    )
+            case Retry() as retry:
+                await self._release(retry, error)
             case Settle(status):
                 await self._give_up(status)
         return False
+
+    async def _release(self, retry: Retry, error: Exception) -> None:
+        # On the way back the error that turned it back stays.
+        shown = describe(error) if self.op.direction is Direction.FORWARD else None
+        if self.op.attempts >= self._limits.attempts_max and shown is not None:
+            self._log.error("operation.only_forward_and_failing", step=self.op.step_name, attempts=self.op.attempts)
+        patch = dict(error.state) if isinstance(error, Later) else {}
+        async with self._tools.db.system_transaction() as tx:
+            leases = LeaseRepository(tx)
+            if retry.step is None:
+                await leases.release(self.op, retry.delay_s, shown, counted=retry.counted, patch=patch)
+            else:
+                patch[STARTED_OVER] = times_started_over(self.op) + 1
+                await leases.start_over(self.op, self._kind, retry.step, retry.delay_s, shown, patch=patch)
 
     async def _give_up(self, status: Status) -> None:
         with suppress(_Interrupted):

@@ -22,6 +22,8 @@ class Act(Enum):
     NOTHING = auto()
     REMOVE = auto()
     """The engine has something that nobody knows of: remove it."""
+    STOP = auto()
+    """It failed for good and runs still: stop it, its files stay until its workspace is deleted."""
     DISCARD = auto()
     """A VM without a workspace has to go, with all that the engine has of it and its row."""
     REVIVE = auto()
@@ -69,11 +71,13 @@ def _of_nobody(vm: AnyVm, seen: Observed | None, *, image: str, now: datetime, r
 def _of_workspace(vm: Vm, seen: Observed | None, *, wanted: bool, image: str, now: datetime, rules: PlanRules) -> Act:
     if vm.status in {VmStatus.TERMINATING, VmStatus.GONE}:
         return Act.DISCARD
+    runs_on = seen is not None and seen.container is not None and seen.container.running
+    if vm.status is VmStatus.FAILED and runs_on:
+        return Act.STOP
     if not wanted:
         return Act.NOTHING  # the workspace's own operations bring it to an end
     match vm.status:
         case VmStatus.SUSPENDED:
-            runs_on = seen is not None and seen.container is not None and seen.container.running
             return Act.SUSPEND if runs_on else Act.NOTHING
         case VmStatus.CLAIMED | VmStatus.CREATING:
             return Act.REVIVE

@@ -1,8 +1,8 @@
-"""How many warm VMs there should be, when the next is made, and which are too old: decisions without effects."""
+"""How many warm VMs there should be, and when the next is made: decisions without effects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from ff_cloud.vms.fleet_repository import Demand
 
@@ -42,8 +42,3 @@ def refill(rules: PoolRules, *, wanted: int, warm: int, warming: int, cold: int,
     if cold or (since_claim_s is not None and since_claim_s < rules.quiet_s):
         return 0
     return max(0, min(wanted - warm - warming, rules.at_once_max - warming, room))
-
-
-def is_stale(rules: PoolRules, *, warm_at: datetime, now: datetime) -> bool:
-    """Whether a warm VM is too old to be given to anybody."""
-    return now - warm_at > rules.age_max

@@ -27,8 +27,8 @@ from ff_core.world import World
 log = structlog.get_logger(__name__)
 
 ENGINE_RETRY_S = 2.0
-REMOVALS_MAX = 4
-"""Orphans that are removed at the same time."""
+ENDS_MAX = 4
+"""Orphans that are removed, or failed ones that are stopped, at the same time."""
 
 Order = Callable[[SystemTx, Vm], Awaitable[None]]
 """Orders an operation on the workspace of a VM; raises ``OperationActive`` when one is under way."""
@@ -91,7 +91,7 @@ class Reconciler:
             rows = {vm.id: vm for vm in await SystemVmRepository(tx).everything()}
             busy = await operations.active_keys(tx)
             wanted = await self._wanted(tx)
-        orphans = []
+        orphans, failed = [], []
         for vm_id in seen.keys() | rows.keys():
             vm = rows.get(vm_id)
             look = _Look(vm, vm is not None and key_of(vm) in busy, isinstance(vm, Vm) and vm.workspace_id in wanted)
@@ -100,9 +100,12 @@ class Reconciler:
                     pass
                 case Act.REMOVE:
                     orphans.append(vm_id)
+                case Act.STOP:  # nothing ever starts it again, so a look that is a moment old will do
+                    failed.append(vm_id)
                 case _:
                     await self._settle(vm_id)
-        await self._remove(orphans)
+        await self._end(Act.REMOVE, orphans, self._engine.remove)
+        await self._end(Act.STOP, failed, self._engine.stop)
 
     async def _settle(self, vm_id: VmId) -> None:
         """Look at one VM again, from its row to the engine and back, and order what it needs.
@@ -121,7 +124,7 @@ class Reconciler:
             if vm is None or _moved(before.vm, vm):
                 return
             act = self._decide(look, seen)
-            if act in {Act.NOTHING, Act.REMOVE}:
+            if act in {Act.NOTHING, Act.REMOVE, Act.STOP}:
                 return
             try:
                 if act is Act.DISCARD:
@@ -147,16 +150,17 @@ class Reconciler:
             return
         await operations.start(tx, DISCARD, key=str(vm.id), user_id=None, input={}, world=self._world, cancellable=False)
 
-    async def _remove(self, orphans: list[VmId]) -> None:
-        room = asyncio.Semaphore(REMOVALS_MAX)
+    async def _end(self, act: Act, vm_ids: list[VmId], how: Callable[[VmId], Awaitable[None]]) -> None:
+        """Do without an operation what needs none: it may be repeated, and nothing else is ever done to these."""
+        room = asyncio.Semaphore(ENDS_MAX)
 
-        async def remove(vm_id: VmId) -> None:
+        async def end(vm_id: VmId) -> None:
             async with room:
-                log.info("reconcile.orphan_removed", vm_id=str(vm_id))
-                await self._engine.remove(vm_id)
-                self._on_act(Act.REMOVE)
+                log.info("reconcile.ended", act=act.name.lower(), vm_id=str(vm_id))
+                await how(vm_id)
+                self._on_act(act)
 
-        await asyncio.gather(*(remove(vm_id) for vm_id in orphans))
+        await asyncio.gather(*(end(vm_id) for vm_id in vm_ids))
 
     def _decide(self, look: _Look, seen: Observed | None) -> Act:
         return next_act(
