@@ -31,6 +31,7 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
             "FF_ALLOW_PLAIN_HTTP_REPOS": "1",
             "FF_HEALTH_INTERVAL_S": "1",
             "FF_SWEEP_INTERVAL_S": "1",
+            "FF_POOL_SIZE": "1",
         }
         folder = exits.enter_context(scratch())
         server = exits.enter_context(running_server(folder, settings))

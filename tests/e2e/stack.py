@@ -30,13 +30,13 @@ class Stack:
         return self.server.url
 
     def containers(self) -> list[str]:
-        return _docker("ps", "-aq", "--filter", f"label=ff.deployment={self.network.deployment}")
+        return docker("ps", "-aq", "--filter", f"label=ff.deployment={self.network.deployment}")
 
     def volumes(self) -> list[str]:
-        return _docker("volume", "ls", "-q", "--filter", f"label=ff.deployment={self.network.deployment}")
+        return docker("volume", "ls", "-q", "--filter", f"label=ff.deployment={self.network.deployment}")
 
 
-def _docker(*argv: str) -> list[str]:
+def docker(*argv: str) -> list[str]:
     return subprocess.run(["docker", *argv], capture_output=True, text=True, check=True, timeout=30).stdout.split()
 
 

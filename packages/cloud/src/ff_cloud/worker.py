@@ -23,6 +23,8 @@ from ff_cloud.mail.sender import EVERY_S as MAIL_EVERY_S
 from ff_cloud.mail.sender import Sender
 from ff_cloud.mail.service import Post
 from ff_cloud.mail.transport import FolderTransport, SmtpServer, SmtpTransport, Transport, is_loopback
+from ff_cloud.mirrors.service import SWEEP_EVERY_S
+from ff_cloud.mirrors.setup import mirrors_of
 from ff_cloud.operations.census import EVERY_S as CENSUS_EVERY_S
 from ff_cloud.operations.census import Census
 from ff_cloud.operations.engine import Operations
@@ -33,7 +35,7 @@ from ff_cloud.vms.engine.base import Engine
 from ff_cloud.workspaces.operations import Outside
 from ff_cloud.workspaces.service import WorkspaceService
 from ff_core.errors import FFError
-from ff_core.ids import UserId, WorkspaceId
+from ff_core.ids import WorkspaceId
 from ff_core.world import World
 
 log = structlog.get_logger(__name__)
@@ -73,11 +75,13 @@ async def running_worker(
         metrics=metrics.events,
         pulse=pulse("copier", every_s=LOOK_EVERY_S),
     )
+    mirrors = mirrors_of(settings, db=db, secrets=secrets, world=world, pulse=pulse("mirrors", every_s=SWEEP_EVERY_S))
     outside = Outside(
         save=_save,
         restore=_restore,
         copy_journal=copier.finish,
-        seed_for=_seed_for,
+        seed_for=mirrors.seed_for,
+        note_clone=mirrors.note_clone,
         idle_s=settings.suspend_after_s,
         upgrade_idle_s=UPGRADE_IDLE_S,
     )
@@ -118,6 +122,7 @@ async def running_worker(
         "copier": copier.run,
         "mail": sender.run,
         "auth": upkeep.run,
+        "mirrors": mirrors.run,
         **fleet.loops,
     }
     try:
@@ -144,10 +149,6 @@ async def _save(_target: Target, _reason: str) -> None:
 
 async def _restore(_target: Target) -> bool:
     return False
-
-
-async def _seed_for(_user_id: UserId, _url: str) -> None:
-    pass
 
 
 async def _forget(_tx: SystemTx, _workspace_id: WorkspaceId) -> None:

@@ -7,7 +7,7 @@ from ff_cloud.vms.repository import SystemVmRepository
 from ff_core.contract.workspace import VmStatus
 from ff_core.ids import UserId, VmId, WorkspaceId
 
-_SERVING = frozenset({VmStatus.CREATING, VmStatus.RUNNING})
+_SERVING = frozenset({VmStatus.CREATING, VmStatus.CLAIMED, VmStatus.RUNNING})
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from ff_cloud.workspaces.steps import (
     CheckIsolation,
     EnsureContainer,
     EnsureNewContainer,
+    NoteClone,
     PrepareCheckout,
     RemoveVm,
     SeedFor,
@@ -44,6 +45,7 @@ class Outside:
     restore: Restore
     copy_journal: CopyJournal
     seed_for: SeedFor
+    note_clone: NoteClone
     idle_s: float
     """A VM is put to sleep only when nothing happened in it for so long."""
     upgrade_idle_s: float
@@ -75,7 +77,7 @@ def kinds(
                 BindDaemon(db, daemons),
                 ApplyLimits(db, engine, specs),
                 CheckIsolation(db, engine),
-                PrepareCheckout(db, daemons, sealer, outside.seed_for),
+                PrepareCheckout(db, daemons, sealer, outside.seed_for, outside.note_clone),
             ],
             on_settled=settler.provisioned,
         ),

@@ -44,6 +44,8 @@ WAIT_FOR_ROOM_S = 0.5
 
 SeedFor = Callable[[UserId, str], Awaitable[AsyncIterator[bytes] | None]]
 """What is known already of a repository this user may read, as a stream for the daemon; None: nothing."""
+NoteClone = Callable[[UserId, str], None]
+"""This user's workspace has cloned a repository: the next one shall find something known of it."""
 
 
 class WorkspaceStep(Step):
@@ -129,7 +131,8 @@ class EnsureContainer(WorkspaceStep):
             endpoint = await self._engine.ensure(self._specs.of(vm, limits, fence=op.fence))
 
         async def apply(tx: SystemTx) -> None:
-            await tx.execute(made(vm.id, endpoint, limits, VmStatus.CLAIMED))
+            # Nobody is sent to its daemon before that is bound.
+            await tx.execute(made(vm.id, endpoint, limits, VmStatus.CREATING))
 
         return Effects(apply=apply)
 
@@ -239,10 +242,11 @@ class PrepareCheckout(AwaitDaemon):
     name = "repository"
     timeout_s = CLONE_TIMEOUT_S + 60
 
-    def __init__(self, db: Database, daemons: Daemons, sealer: Sealer, seed_for: SeedFor) -> None:
+    def __init__(self, db: Database, daemons: Daemons, sealer: Sealer, seed_for: SeedFor, note_clone: NoteClone) -> None:
         super().__init__(db, daemons)
         self._sealer = sealer
         self._seed_for = seed_for
+        self._note_clone = note_clone
 
     async def do(self, op: Operation) -> Effects:
         """See :class:`Step`. What the daemon refuses (no such repository, wrong token) can't be helped by trying again."""
@@ -255,14 +259,18 @@ class PrepareCheckout(AwaitDaemon):
             timeout_s=CLONE_TIMEOUT_S,
         )
         target = await self._target(op)
-        if workspace.repo_url is not None and sealed is None:
-            await self._plant(target, workspace.user_id, workspace.repo_url)
+        # With a token of its own a repository is cloned straight from its server, and nobody else may have it.
+        mirrored = workspace.repo_url if sealed is None else None
+        if mirrored is not None:
+            await self._plant(target, workspace.user_id, mirrored)
         try:
             await self._daemons.call(target, lambda daemon: daemon.prepare_repository(wanted))
         except RemoteProblem as error:
             if error.problem.code == "vm_resting":
                 raise
             raise Fatal(error.problem.code, error.problem.detail) from error
+        if mirrored is not None:
+            self._note_clone(workspace.user_id, mirrored)
         return Effects()
 
     async def _plant(self, target: Target, user_id: UserId, url: str) -> None:
