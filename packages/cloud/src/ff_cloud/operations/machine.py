@@ -6,9 +6,8 @@ from ff_cloud.operations.errors import Fatal, Later, OperationCancelled, StartOv
 from ff_cloud.operations.model import Direction, Kind, Operation, Status, Step
 from ff_core.errors import FFError
 
-
 STARTED_OVER = "started_over"
-"""In an operation's state."""
+"""In an operation's state: how often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

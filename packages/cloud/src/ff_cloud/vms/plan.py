@@ -69,22 +69,20 @@ def _of_nobody(vm: AnyVm, seen: Observed | None, *, image: str, now: datetime, r
 
 
 def _of_workspace(vm: Vm, seen: Observed | None, *, wanted: bool, image: str, now: datetime, rules: PlanRules) -> Act:
-    if vm.status in {VmStatus.TERMINATING, VmStatus.GONE}:
-        return Act.DISCARD
     runs_on = seen is not None and seen.container is not None and seen.container.running
-    if vm.status is VmStatus.FAILED and runs_on:
-        return Act.STOP
-    if not wanted:
-        return Act.NOTHING  # the workspace's own operations bring it to an end
     match vm.status:
-        case VmStatus.SUSPENDED:
+        case VmStatus.TERMINATING | VmStatus.GONE:
+            return Act.DISCARD
+        case VmStatus.FAILED:
+            return Act.STOP if runs_on else Act.NOTHING
+        case VmStatus.SUSPENDED if wanted:
             return Act.SUSPEND if runs_on else Act.NOTHING
-        case VmStatus.CLAIMED | VmStatus.CREATING:
+        case VmStatus.CLAIMED | VmStatus.CREATING if wanted:
             return Act.REVIVE
-        case VmStatus.RUNNING:
+        case VmStatus.RUNNING if wanted:
             return _of_running(vm, seen, image=image, now=now, rules=rules)
         case _:
-            return Act.NOTHING
+            return Act.NOTHING  # the workspace's own operations bring it to an end
 
 
 def _of_running(vm: Vm, seen: Observed | None, *, image: str, now: datetime, rules: PlanRules) -> Act:
