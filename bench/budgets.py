@@ -4,6 +4,30 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Warm:
+    """From ordering a workspace to the first output of a command in it, through the API, one after the other, a warm VM waiting.
+
+    Ratios are to medians of the same run.
+    """
+
+    docker_run_ratio_max: float = 0.15
+    """Its median, to `docker run` of the same image to its first output."""
+    docker_run_p95_ratio_max: float = 0.4
+    """Its 95th percentile, to the *median* of `docker run`."""
+    peers_ratio_max: float = 1 / 15
+    """Its median, to SWE-ReX and to JupyterHub with DockerSpawner."""
+
+
+@dataclass(frozen=True)
+class Burst:
+    """As many orders at once as warm VMs wait, each to its first output."""
+
+    at_once: int = 20
+    p95_ms_max: float = 750.0
+    success_min: float = 1.0
+
+
+@dataclass(frozen=True)
 class ColdStart:
     """From ordering a workspace, no VM waiting, to the first output of a command in it, through the API."""
 
@@ -50,7 +74,24 @@ class Auth:
     """Argon2id with OWASP's parameters is most of it, and meant to be."""
 
 
+@dataclass(frozen=True)
+class Mirrors:
+    """From the order to the checkout through a daemon, when the machine has a mirror of the repository.
+
+    Ratios of medians, to a clone from its server. Writing the working tree is the same for both, so the less of it there is
+    beside the history, the smaller the ratio.
+    """
+
+    ratio_max: float = 0.8
+    """A repository of about 50 MB."""
+    large_ratio_max: float = 0.5
+    """One of about 500 MB."""
+
+
 AUTH = Auth()
+BURST = Burst()
 COLD_START = ColdStart()
 GATEWAY = Gateway()
 DAEMON = Daemon()
+MIRRORS = Mirrors()
+WARM = Warm()

@@ -21,7 +21,7 @@ async def docker_run(place: Place, image: str, *, runtime: str | None = None) ->
     if runtime is not None and runtime not in (await docker("info", "--format", "{{json .Runtimes}}")):
         raise PeerFailed(f"the Docker Engine has no runtime {runtime}")
     chosen = [] if runtime is None else ["--runtime", runtime]
-    argv = ["docker", "run", "--rm", "--label", place.label, *chosen, image, *WORDS]
+    argv = ["docker", "run", "--rm", "--pull=never", "--label", place.label, *chosen, image, *WORDS]
 
     async def once() -> float:
         began = time.perf_counter()

@@ -40,7 +40,7 @@ def free_port(host: str) -> int:
 
 
 @asynccontextmanager
-async def jupyterhub(place: Place) -> AsyncIterator[Round]:
+async def jupyterhub(place: Place, _image: str) -> AsyncIterator[Round]:
     """A running hub; each round starts and stops the server of one user."""
     image = await install.image("singleuser", ["requirements-singleuser.txt"])
     programs = await install.python_with("jupyterhub")

@@ -14,7 +14,7 @@ PROGRAM = Path(__file__).with_name("swe_rex_program.py")
 
 
 @asynccontextmanager
-async def swe_rex(place: Place) -> AsyncIterator[Round]:
+async def swe_rex(place: Place, _image: str) -> AsyncIterator[Round]:
     """Its `DockerDeployment`: `start()` to the output of one `execute`."""
     image = await install.image("swerex", ["requirements-swerex.txt"])
     python = await install.python_with("swerex") / "python"
@@ -34,6 +34,7 @@ async def swe_rex(place: Place) -> AsyncIterator[Round]:
             async with asyncio.timeout(ROUND_TIMEOUT_S):
                 line = await process.stdout.readline()
         except TimeoutError as error:
+            await ended(process)  # a late answer would be taken for the next one
             raise PeerFailed(f"SWE-ReX took longer than {ROUND_TIMEOUT_S:g} s") from error
         said = json.loads(line) if line else {"error": f"its client ended with {process.returncode}"}
         if "error" in said:
