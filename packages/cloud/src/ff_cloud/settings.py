@@ -175,6 +175,18 @@ class CloudSettings(BaseSettings):
         le=30 * 86_400,
         description="Seconds without a turn, a command, a process or an attached client after which a VM is suspended; 0: never",
     )
+    checkpoint_store: Annotated[str, Field(pattern=r"^(/|s3://[a-z0-9][a-z0-9.-]{1,62}(/|$))", max_length=1024)] | None = Field(
+        None,
+        description="Where checkpoints of workspaces are kept: a folder, best on another disk, or `s3://bucket/prefix`; unset: "
+        "`checkpoints` in the data directory. Credentials for S3 are those of `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` "
+        "and `AWS_REGION`, or of the machine's role",
+    )
+    checkpoint_s3_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        max_length=2048,
+        description="Address of an S3 service other than Amazon's, such as `https://minio.example.com:9000`",
+    )
     checkpoint_every_s: float = Field(
         300.0,
         ge=5,
@@ -204,13 +216,58 @@ class CloudSettings(BaseSettings):
     vm_cpus: float = Field(2.0, gt=0, le=1024, description="Most CPUs a VM may use; its user's plan may give less")
     vm_pids_max: int = Field(1024, ge=64, le=1_000_000, description="Processes and threads a VM may have")
     vm_volume_options: dict[str, str] = Field(
-        {}, description='Options of the Docker volume driver, as JSON, such as `{"size": "20G"}`'
+        {}, description='Options of the Docker volume driver, as JSON, such as `{"size": "20G"}`; the server sets no quota then'
+    )
+    vm_runtime: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        max_length=100,
+        description="OCI runtime of VMs that the Docker Engine knows, such as `runsc`; unset: `crun` where it works, else the "
+        "Engine's default",
+    )
+    vm_networking: Literal["auto", "direct", "docker"] = Field(
+        "auto",
+        description="Who connects VMs to their network: the server itself (`direct`, 100 ms faster; needs root on the Docker "
+        "Engine's machine) or the Engine; `auto`: the first where it works",
+    )
+    vm_disk_quota: Literal["auto", "on", "reserve", "off"] = Field(
+        "auto",
+        description="Whether a VM's disk has a limit (needs root on the Docker Engine's machine, and e2fsprogs): `auto` where it "
+        "works, `on` else no VM is started, `reserve` also takes the whole of it from the machine's disk at once",
+    )
+    vm_egress: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether VMs are kept from everything but the public internet, the gateway and name servers (needs root on "
+        "the Docker Engine's machine, and iptables): `auto` where it works, `on` else no VM is started",
+    )
+    vm_egress_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Further addresses that VMs may reach, with commas between them, such as `10.1.0.0/16,10.2.3.4:8080`",
+    )
+    vm_dir: Path = Field(
+        Path("/var/lib/ff-vms"),
+        description="Where the Docker Engine's machine keeps the disks of VMs that have a limit; the same for all servers on it",
     )
 
-    @field_validator("trusted_proxies", mode="before")
+    @field_validator("trusted_proxies", "vm_egress_allow", mode="before")
     @classmethod
     def _with_commas(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("vm_egress_allow")
+    @classmethod
+    def _are_destinations(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            address, colon, port = text.partition(":")
+            try:
+                IPv4Network(address)
+                number = int(port) if colon else 1
+            except ValueError:
+                number = 0
+            if not 1 <= number <= 65535:
+                msg = "must be IPv4 networks or addresses, each with or without a port, such as 10.1.0.0/16,10.2.3.4:8080"
+                raise ValueError(msg)
+        return value
 
     @field_validator("database_url")
     @classmethod

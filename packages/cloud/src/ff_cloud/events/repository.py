@@ -51,6 +51,12 @@ class SystemEventRepository:
         """How far the copy reaches; 0 when it is empty."""
         return int(await self._tx.scalar(select(func.max(events.c.seq)).where(events.c.workspace_id == workspace_id)) or 0)
 
+    async def read(self, workspace_id: WorkspaceId, after: int, events_max: int) -> list[Event]:
+        """What came after ``after``, oldest first."""
+        found = select(events).where(events.c.workspace_id == workspace_id, events.c.seq > after)
+        rows = await self._tx.execute(found.order_by(events.c.seq).limit(events_max))
+        return [_event(row) for row in rows.mappings()]
+
     async def append(self, user_id: UserId, copied: Sequence[Event]) -> None:
         """Add events of one workspace; those already there are left as they are, so it may be repeated."""
         rows = [

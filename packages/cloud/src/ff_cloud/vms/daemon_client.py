@@ -12,6 +12,8 @@ from pydantic_core import to_json
 from ff_cloud.kit.correlation import outgoing_headers
 from ff_cloud.vms.daemon_http import Answer as HttpAnswer
 from ff_cloud.vms.daemon_http import Broken, DaemonHttp
+from ff_core.contract.base import dump
+from ff_core.contract.checkpoint import CheckpointRequest, Restored, RestoreRequest
 from ff_core.contract.daemon import GENERATION_HEADER, Bind, Health, PrepareRepository, Probe, Repository, Rest
 from ff_core.contract.events import Event
 from ff_core.contract.execution import EXEC_FRAME, ExecError, ExecExit, ExecFrame, ExecRequest
@@ -30,6 +32,8 @@ ANSWER_TIMEOUT_S = 30.0
 INTERRUPT_TIMEOUT_S = 60.0
 """The agent is given time to stop by itself."""
 SEED_TIMEOUT_S = 300.0
+RESTORE_TIMEOUT_S = 1500.0
+NO_CONTENT = 204
 GRACE_S = 15.0
 """What a daemon gets beyond a time limit that it keeps itself."""
 FAREWELL_S = 0.5
@@ -42,6 +46,7 @@ EVENT_BYTES_MAX = 4 * 1024 * 1024
 FRAME_BYTES_MAX = 4 * 1024 * 1024
 
 HEALTH: TypeAdapter[Health] = TypeAdapter(Health)
+RESTORED: TypeAdapter[Restored] = TypeAdapter(Restored)
 PROBE: TypeAdapter[Probe] = TypeAdapter(Probe)
 REPOSITORY: TypeAdapter[Repository] = TypeAdapter(Repository)
 SESSION: TypeAdapter[SessionView] = TypeAdapter(SessionView)
@@ -127,6 +132,28 @@ class DaemonClient:
     async def repository(self) -> Repository:
         """The checkout as it stands."""
         return await self._call(REPOSITORY, "GET", "/repository")
+
+    @asynccontextmanager
+    async def checkpoint(self, wanted: CheckpointRequest) -> AsyncIterator[AsyncGenerator[bytes, None] | None]:
+        """The archive, for the length of the block; None when nothing changed since ``wanted.base``. Entered when it begins.
+
+        Leaving before its end stops the packing; a slow reader slows it down. It is whole only when it ends with its trailer.
+        """
+        async with self._open("POST", "/checkpoint", wanted, silence_s_max=wanted.timeout_s + GRACE_S) as response:
+            if response.status == NO_CONTENT:
+                yield None
+                return
+            async with aclosing(_pieces(response)) as pieces:
+                yield pieces
+
+    async def restore(self, wanted: RestoreRequest, body: AsyncIterable[bytes]) -> Restored:
+        """Put a checkpoint into the VM, which is empty; ``body`` as :class:`RestoreRequest` says, sent as slowly as it is taken.
+
+        All of it or nothing; at most :data:`RESTORE_TIMEOUT_S`. A body that raises ends as :class:`VmUnreachable`.
+        """
+        params = {name: str(value) for name, value in dump(wanted).items()}
+        async with self._open("PUT", "/restore", body, params=params, silence_s_max=RESTORE_TIMEOUT_S) as response:
+            return _parse(RESTORED, await _read(response))
 
     async def create_session(self, wanted: NewSession) -> SessionView:
         """Open a conversation."""
@@ -235,7 +262,7 @@ class DaemonClient:
 def _media_type(body: object) -> dict[str, str]:
     if body is None:
         return {}
-    return {"Content-Type": "application/json" if isinstance(body, BaseModel) else "application/x-tar"}
+    return {"Content-Type": "application/json" if isinstance(body, BaseModel) else "application/octet-stream"}
 
 
 def revealed(value: Any) -> Any:
@@ -274,6 +301,14 @@ async def _read(response: HttpAnswer) -> bytes:
         if len(content) > RESPONSE_BYTES_MAX:
             raise VmMisbehaved
     return bytes(content)
+
+
+async def _pieces(response: HttpAnswer) -> AsyncGenerator[bytes, None]:
+    try:
+        while chunk := await response.some():
+            yield chunk
+    except Broken as exc:
+        raise VmUnreachable from exc
 
 
 async def _exec_frames(response: HttpAnswer) -> AsyncGenerator[ExecFrame, None]:

@@ -225,6 +225,15 @@ class SystemWorkspaceRepository(_Shared):
         more = {"turn_ended_at": func.clock_timestamp()} if turn_ended else {}
         await self._change(workspace_id, last_seq=newest, last_active_at=func.now(), **more)
 
+    async def saved(self, workspace_id: WorkspaceId, checkpoint: int, as_of: datetime) -> None:
+        """Note that a checkpoint holds its state as of then; neither goes back."""
+        c = workspaces.c
+        await self._change(
+            workspace_id,
+            last_checkpoint=func.greatest(c.last_checkpoint, checkpoint),
+            last_saved_at=func.greatest(c.last_saved_at, as_of),
+        )
+
     async def delete(self, workspace_id: WorkspaceId) -> None:
         """Remove the row and, by cascade, its sessions and events; may be repeated."""
         await self._tx.execute(delete(workspaces).where(workspaces.c.id == workspace_id))
