@@ -61,7 +61,7 @@ async def test_a_killed_daemon_comes_back_with_its_whole_journal(user: User, sta
         await user.say(session.id, "%stream 6000 60")
         await heard.until(lambda h: len(h.of("message.user")) == 2)
         queued = await user.say(session.id, "%say after the crash")
-        await _docker("exec", f"ff-{stack.network.deployment}-{workspace.vm.id}", "pkill", "-KILL", "-f", "ff_core.daemon")
+        await _docker("exec", f"ff-{stack.network.deployment}-{workspace.vm.id}", "pkill", "-KILL", "-f", "ff-daemon")
         # The queue is durable: what waited is answered by the revived daemon without being asked again.
         answered = await heard.until(
             lambda h: [turn for turn in h.of("turn.finished") if queued.id in turn.message_ids], limit_s=90

@@ -5,16 +5,10 @@ import contextlib
 import importlib
 from collections.abc import AsyncIterator
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from ff_core.checkpoint.errors import CheckpointRunning, RestoreNotEmpty
-from ff_core.checkpoint.service import Checkpoints
-from ff_core.contract.checkpoint import Restored, RestoreRequest
 from ff_core.contract.daemon import Bind, ModelAccess, PrepareRepository, Repository, Rest, Use
-from ff_core.contract.workspace import WorkspaceStatus
 from ff_core.ids import WorkspaceId
-from ff_core.sessions.backend import AgentBackend, Backends, BackendSpec
-from ff_core.sessions.errors import ModelKeyMissing
-from ff_core.sessions.service import Sessions
 from ff_core.settings import CoreSettings, make_folders
 from ff_core.store.engine import Store
 from ff_core.store.journal import Journal
@@ -24,6 +18,14 @@ from ff_core.workspaces.processes import background
 from ff_core.workspaces.service import Workspaces
 from ff_core.world import World
 
+if TYPE_CHECKING:
+    from ff_core.checkpoint.service import Checkpoints
+    from ff_core.contract.checkpoint import Restored, RestoreRequest
+    from ff_core.sessions.backend import AgentBackend, Backends, BackendSpec
+    from ff_core.sessions.service import Sessions
+
+RESTORE = "restore"
+"""In the private folder: where ``Checkpoints`` keeps a restore that is under way."""
 STOP_TIMEOUT_S = 3.5
 """For agents to end when we are told to; what has not ended then dies with the container."""
 
@@ -31,7 +33,7 @@ STOP_TIMEOUT_S = 3.5
 class Engine:
     """Everything of this host. Made by :meth:`open`; nothing of an agent is imported or started before :meth:`bind`."""
 
-    def __init__(self, settings: CoreSettings, world: World, store: Store, backends: Backends | None) -> None:
+    def __init__(self, settings: CoreSettings, world: World, store: Store, backends: "Backends | None") -> None:
         self.settings = settings
         self._world = world
         self._store = store
@@ -46,25 +48,46 @@ class Engine:
             allow_plain_http=settings.allow_plain_http,
             gate=self.gate,
         )
-        self.sessions = Sessions(
-            store=store, journal=self.journal, world=world, backends=backends or self._claude, gate=self.gate
-        )
-        self.checkpoints = Checkpoints(settings=settings, store=store, journal=self.journal, world=world)
+        self._backends = backends or self._claude
+        self._sessions: Sessions | None = None
+        self._checkpoints: Checkpoints | None = None
         self._uses_claude = backends is None
         self._access: ModelAccess | None = None
         self._claude_module: asyncio.Task[ModuleType] | None = None
 
     @classmethod
-    async def open(cls, settings: CoreSettings, world: World, *, backends: Backends | None = None) -> "Engine":
+    async def open(cls, settings: CoreSettings, world: World, *, backends: "Backends | None" = None) -> "Engine":
         """Make the folders, open the store, and tell the journal which sessions were interrupted.
 
         ``backends`` is for tests; by default agents are Claude. Raises what ``Store.open`` does.
         """
         make_folders(settings)
         engine = cls(settings, world, Store.open(settings.database), backends)
-        engine.checkpoints.resume()
-        await engine.sessions.recover()
+        if (settings.private / RESTORE).exists():
+            engine.checkpoints.resume()
+        if engine.workspaces.current() is not None:
+            await engine.sessions.recover()
         return engine
+
+    @property
+    def sessions(self) -> "Sessions":
+        """The sessions of this host; imported when there may be some."""
+        if self._sessions is None:
+            from ff_core.sessions.service import Sessions  # noqa: PLC0415  (a VM has its first command before its first session)
+
+            self._sessions = Sessions(
+                store=self._store, journal=self.journal, world=self._world, backends=self._backends, gate=self.gate
+            )
+        return self._sessions
+
+    @property
+    def checkpoints(self) -> "Checkpoints":
+        """The checkpoints of this host; imported when there is to be one."""
+        if self._checkpoints is None:
+            from ff_core.checkpoint.service import Checkpoints  # noqa: PLC0415  (see ``sessions``)
+
+            self._checkpoints = Checkpoints(settings=self.settings, store=self._store, journal=self.journal, world=self._world)
+        return self._checkpoints
 
     @property
     def bound(self) -> bool:
@@ -77,20 +100,24 @@ class Engine:
         Raises ``AlreadyBound`` when the host belongs to another workspace, ``WorkspaceMissing`` when it lost this one,
         ``CheckpointRunning`` while one is put into it.
         """
-        if self.checkpoints.restoring:
+        if self._checkpoints is not None and self._checkpoints.restoring:
+            from ff_core.checkpoint.errors import CheckpointRunning  # noqa: PLC0415  (see ``sessions``)
+
             raise CheckpointRunning
+        known = self.workspaces.current() is not None
         self.workspaces.bind(request.workspace_id, request.name, existing=request.existing)
         await self.workspaces.use_git(request.workspace_id, request.git, self.settings.home)
         first = self._access is None
         self._access = request.model
-        if first:
-            current = self.workspaces.current()
-            if current is not None and current.status is WorkspaceStatus.READY:
+        if first and known:
+            if self.workspaces.ready():
                 self._expect_agents()
             await self.sessions.resume_queues()
 
-    async def restore(self, wanted: RestoreRequest, body: AsyncIterator[bytes]) -> Restored:
+    async def restore(self, wanted: "RestoreRequest", body: AsyncIterator[bytes]) -> "Restored":
         """Put a checkpoint into this host; see ``Checkpoints.restore``. Raises also ``RestoreNotEmpty`` when it is bound."""
+        from ff_core.checkpoint.errors import RestoreNotEmpty  # noqa: PLC0415  (see ``sessions``)
+
         if self.bound:
             raise RestoreNotEmpty
         restored = await self.checkpoints.restore(wanted, body)
@@ -110,7 +137,8 @@ class Engine:
 
     def use(self) -> Use:
         """What goes on here now. Looks at every process of the host: microseconds for each."""
-        turns, processes = self.sessions.working(), background(self.settings.run_as)
+        turns = 0 if self._sessions is None else self._sessions.working()
+        processes = background(self.settings.run_as)
         gate = self.gate
         if turns or gate.commands or processes or gate.followers:
             gate.touch()
@@ -133,14 +161,15 @@ class Engine:
     async def end_rest(self) -> None:
         """Take work again, and go on with the prompts that wait. May be repeated."""
         self.gate.open()
-        if self.bound:
-            await self.sessions.resume_queues()
+        if self.bound and self._sessions is not None:
+            await self._sessions.resume_queues()
 
     async def stop(self) -> None:
         """Stop agents and preparation, then end all followers. Reading goes on. May be repeated."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_TIMEOUT_S):
-                await asyncio.gather(self.sessions.close(), self.workspaces.close())
+                sessions = () if self._sessions is None else (self._sessions.close(),)
+                await asyncio.gather(*sessions, self.workspaces.close())
         self.journal.close()
 
     async def close(self) -> None:
@@ -159,7 +188,9 @@ class Engine:
             self._claude_module = asyncio.create_task(load)
         return self._claude_module
 
-    async def _claude(self, spec: BackendSpec) -> AgentBackend:
+    async def _claude(self, spec: "BackendSpec") -> "AgentBackend":
+        from ff_core.sessions.errors import ModelKeyMissing  # noqa: PLC0415  (see ``sessions``)
+
         if self._access is None:
             raise ModelKeyMissing
         await asyncio.shield(self._import_claude())

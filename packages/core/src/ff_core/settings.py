@@ -1,6 +1,5 @@
 """Where things are on this host, and as whom programs run. A plain dataclass: pydantic-settings would double our idle start."""
 
-import importlib.util
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -81,7 +80,9 @@ def make_folders(settings: CoreSettings) -> None:
 def _claude() -> Path:
     if IMAGE_CLAUDE.exists():
         return IMAGE_CLAUDE
-    found = importlib.util.find_spec("claude_agent_sdk")  # looks, but does not import it
+    from importlib.util import find_spec  # noqa: PLC0415  (not in a VM)
+
+    found = find_spec("claude_agent_sdk")  # looks, but does not import it
     if found is None or found.origin is None:
         return Path("claude")
     return Path(found.origin).parent / "_bundled" / "claude"

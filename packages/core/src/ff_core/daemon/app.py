@@ -1,20 +1,20 @@
 """The door put together: who may call, which address is whose, errors as problems, a line in the log for each request."""
 
 import contextlib
-import json
 import logging
 import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from pydantic_core import to_json
 
 from ff_core.contract.daemon import REQUEST_ID_HEADER, REQUEST_ID_PATTERN
 from ff_core.contract.problem import MEDIA_TYPE, problem_of
 from ff_core.daemon.auth import HEALTH, Auth
-from ff_core.daemon.endpoints import Endpoints
 from ff_core.daemon.errors import MethodNotAllowed, Unauthorized
-from ff_core.daemon.http import Reply, Request, Response, Router
+from ff_core.daemon.http import Reply, Request, Response, Route, Router
 from ff_core.daemon.settings import DaemonSettings
 from ff_core.errors import FFError, NotFound
 
@@ -31,10 +31,17 @@ def to_stderr(line: str) -> None:
 
 
 class App:
-    """See :class:`~ff_core.daemon.connection.Application`. ``note`` takes a line of the log."""
+    """See :class:`~ff_core.daemon.connection.Application`. ``later`` gives more routes, ``note`` takes a line of the log."""
 
-    def __init__(self, endpoints: Endpoints, settings: DaemonSettings, *, note: Callable[[str], None] = to_stderr) -> None:
-        self._router = Router(endpoints.routes())
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        settings: DaemonSettings,
+        *,
+        later: Callable[[], Sequence[Route]],
+        note: Callable[[str], None] = to_stderr,
+    ) -> None:
+        self._router = Router(routes, later)
         self._auth = Auth(settings)
         self._note = note
 
@@ -73,9 +80,9 @@ class App:
             return
         line = {
             "method": request.method,
-            "path": request.path[:PATH_CHARS_MAX],
+            "path": request.path[:PATH_CHARS_MAX].encode("ascii", "backslashreplace").decode(),
             "status": answer.status,
             "took_ms": round((time.monotonic() - request.begun_s) * 1000, 1),
             "request_id": request.id,
         }
-        self._note(json.dumps(line))
+        self._note(to_json(line).decode())

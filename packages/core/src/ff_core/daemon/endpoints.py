@@ -1,22 +1,18 @@
-"""The daemon's endpoints: read the request, call the engine, say the answer."""
+"""The daemon's endpoints: read the request, call the engine, say the answer. The rest of them are in ``work_endpoints``."""
 
+import asyncio
 import time
-from uuid import UUID
 
-from ff_core.contract.checkpoint import MEDIA_TYPE as CHECKPOINT
-from ff_core.contract.checkpoint import CheckpointRequest, RestoreRequest
-from ff_core.contract.daemon import COPY_PARAMETER, Bind, Health, PrepareRepository, Rest
+from ff_core.contract.daemon import Bind, Health, PrepareRepository, Rest
 from ff_core.contract.execution import MEDIA_TYPE, ExecRequest
-from ff_core.contract.session import Answer, Interrupt, NewMessage, NewSession
-from ff_core.daemon.bodies import cursor, parameters, read, say
+from ff_core.daemon.bodies import read, say
 from ff_core.daemon.errors import NotBound
 from ff_core.daemon.execution import Execution
-from ff_core.daemon.following import HEARTBEAT_S, frames
-from ff_core.daemon.http import Reply, Request, Response, Route, Stream
+from ff_core.daemon.http import Request, Response, Route, Stream
 from ff_core.daemon.probing import probe
 from ff_core.daemon.settings import DaemonSettings
 from ff_core.engine import Engine
-from ff_core.ids import RequestId, SessionId, WorkspaceId
+from ff_core.ids import WorkspaceId
 from ff_core.settings import VERSION
 
 
@@ -27,19 +23,16 @@ class Endpoints:
     under way until it is done. A body is read before that, because it may come as slowly as it likes.
     """
 
-    def __init__(
-        self, engine: Engine, execution: Execution, settings: DaemonSettings, *, heartbeat_s: float = HEARTBEAT_S
-    ) -> None:
+    def __init__(self, engine: Engine, execution: Execution, settings: DaemonSettings) -> None:
         self._engine = engine
         self._gate = engine.gate
         self._execution = execution
         self._settings = settings
-        self._heartbeat_s = heartbeat_s
         self._started_s = time.monotonic()
+        self._ready = False
 
     def routes(self) -> list[Route]:
         """Which address is which method."""
-        session = "/v1/sessions/{session_id:uuid}"
         return [
             Route("/v1/health", self.health, methods=["GET"]),
             Route("/v1/probe", self.probe, methods=["POST"]),
@@ -49,16 +42,7 @@ class Endpoints:
             Route("/v1/repository/seed", self.seed, methods=["PUT"]),
             Route("/v1/repository", self.prepare, methods=["PUT"]),
             Route("/v1/repository", self.repository, methods=["GET"]),
-            Route("/v1/sessions", self.create_session, methods=["POST"]),
-            Route("/v1/sessions", self.list_sessions, methods=["GET"]),
-            Route(session, self.get_session, methods=["GET"]),
-            Route(f"{session}/messages", self.send, methods=["POST"]),
-            Route(f"{session}/interrupt", self.interrupt, methods=["POST"]),
-            Route(f"{session}/requests/{{request_id:uuid}}", self.answer, methods=["POST"]),
-            Route("/v1/checkpoint", self.checkpoint, methods=["POST"]),
-            Route("/v1/restore", self.restore, methods=["PUT"]),
             Route("/v1/exec", self.execute, methods=["POST"]),
-            Route("/v1/events", self.events, methods=["GET"]),
         ]
 
     async def health(self, _request: Request) -> Response:
@@ -66,8 +50,12 @@ class Endpoints:
         return say(self._health())
 
     async def probe(self, _request: Request) -> Response:
-        """All that an agent works with is there."""
-        return say(await probe(self._engine.settings))
+        """All that an agent works with is there. Whoever is asked this is to be warm, so it gets ready for its first day."""
+        found = await probe(self._engine.settings)
+        if not self._ready:
+            await asyncio.to_thread(_get_ready)
+            self._ready = True
+        return say(found)
 
     async def bind(self, request: Request) -> Response:
         """Whose VM this is, and how its agents reach the model. Also while it rests: what was asked before begins after."""
@@ -88,96 +76,27 @@ class Endpoints:
 
     async def prepare(self, request: Request) -> Response:
         """Make the checkout; answers when it is there."""
-        workspace_id = self._workspace()
+        workspace_id = require_bound(self._engine)
         wanted = await read(request, PrepareRepository)
         with self._gate.request():
             return say(await self._engine.prepare(workspace_id, wanted))
 
     async def seed(self, request: Request) -> Response:
         """Something for the checkout to start from. Whatever is wrong with it, the checkout can be made without."""
-        self._workspace()
+        require_bound(self._engine)
         with self._gate.request():
             return say(await self._engine.workspaces.take_seed(request.stream()))
 
     async def repository(self, _request: Request) -> Response:
         """The checkout as it stands."""
-        workspace_id = self._workspace()
+        workspace_id = require_bound(self._engine)
         self._gate.touch()
         return say(await self._engine.workspaces.status(workspace_id))
 
-    async def create_session(self, request: Request) -> Response:
-        """Open a conversation."""
-        workspace_id = self._workspace()
-        self._engine.workspaces.require_ready(workspace_id)
-        wanted = await read(request, NewSession)
-        with self._gate.request():
-            return say(await self._engine.sessions.create(workspace_id, wanted), 201)
-
-    async def list_sessions(self, _request: Request) -> Response:
-        """All conversations."""
-        workspace_id = self._workspace()
-        self._gate.touch()
-        views = self._engine.sessions.list(workspace_id)
-        return Response(f"[{','.join(view.model_dump_json() for view in views)}]", media_type="application/json")
-
-    async def get_session(self, request: Request) -> Response:
-        """One conversation."""
-        self._workspace()
-        self._gate.touch()
-        return say(self._engine.sessions.get(_session(request)))
-
-    async def send(self, request: Request) -> Response:
-        """Take a prompt."""
-        self._workspace()
-        wanted = await read(request, NewMessage)
-        with self._gate.request():
-            return say(await self._engine.sessions.send(_session(request), wanted), 202)
-
-    async def interrupt(self, request: Request) -> Response:
-        """Stop the turn."""
-        self._workspace()
-        wanted = await read(request, Interrupt)
-        with self._gate.request():
-            return say(await self._engine.sessions.interrupt(_session(request), wanted))
-
-    async def answer(self, request: Request) -> Response:
-        """Answer what the agent asked."""
-        self._workspace()
-        wanted = await read(request, Answer)
-        request_id = RequestId(_uuid(request, "request_id"))
-        with self._gate.request():
-            return say(await self._engine.sessions.answer(_session(request), request_id, wanted))
-
     async def execute(self, request: Request) -> Stream:
         """Run a command; it goes through the gate itself, for as long as it runs."""
-        self._workspace()
+        require_bound(self._engine)
         return Stream(self._execution.run(await read(request, ExecRequest)), MEDIA_TYPE)
-
-    async def events(self, request: Request) -> Stream:
-        """Follow the journal."""
-        follower = self._engine.journal.follow(self._workspace(), cursor(request))
-        watching = None if request.query_params.get(COPY_PARAMETER) == "1" else self._gate.follower()
-        return Stream(frames(follower, self._heartbeat_s, watching=watching), "text/event-stream")
-
-    async def checkpoint(self, request: Request) -> Reply:
-        """Everything, or what changed; 204 when nothing did. Also while it rests, and before it is bound after a restart."""
-        current = self._engine.workspaces.current()
-        if current is None:
-            raise NotBound
-        self._engine.workspaces.require_ready(current.id)
-        archive = await self._engine.checkpoints.make(await read(request, CheckpointRequest))
-        return Response(b"", 204) if archive is None else Stream(archive, CHECKPOINT)
-
-    async def restore(self, request: Request) -> Response:
-        """Become what a checkpoint holds. The only call but ``bind`` that an empty machine takes."""
-        wanted = parameters(request, RestoreRequest)
-        return say(await self._engine.restore(wanted, request.stream()))
-
-    def _workspace(self) -> WorkspaceId:
-        workspace = self._engine.workspaces.current() if self._engine.bound else None
-        if workspace is None:
-            raise NotBound
-        return workspace.id
 
     def _health(self) -> Health:
         workspace_id, seq = self._engine.last_seq()
@@ -196,11 +115,15 @@ class Endpoints:
         )
 
 
-def _uuid(request: Request, name: str) -> UUID:
-    value = request.path_params[name]
-    assert isinstance(value, UUID)  # noqa: S101  (the route's convertor made it)
-    return value
+def require_bound(engine: Engine) -> WorkspaceId:
+    """The workspace whose VM this is. Raises ``NotBound`` before somebody said so to this process."""
+    workspace = engine.workspaces.current() if engine.bound else None
+    if workspace is None:
+        raise NotBound
+    return workspace.id
 
 
-def _session(request: Request) -> SessionId:
-    return SessionId(_uuid(request, "session_id"))
+def _get_ready() -> None:
+    from ff_core.daemon.preload import build  # noqa: PLC0415  (what that imports is what we don't want before)
+
+    build()

@@ -136,11 +136,15 @@ class Route:
 
 
 class Router:
-    """Finds the route of a request."""
+    """Finds the route of a request. ``later`` gives those that are wanted once an address is none of ``routes``."""
 
-    def __init__(self, routes: Sequence[Route]) -> None:
+    def __init__(self, routes: Sequence[Route], later: Callable[[], Sequence[Route]] | None = None) -> None:
+        self._later = later
         self._fixed: dict[str, dict[str, Endpoint]] = {}
         self._patterns: dict[str, tuple[re.Pattern[str], dict[str, Endpoint]]] = {}
+        self._add(routes)
+
+    def _add(self, routes: Sequence[Route]) -> None:
         for route in routes:
             if "{" in route.path:
                 pattern = re.sub(r"\{(\w+):uuid\}", r"(?P<\1>[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12})", route.path)
@@ -156,4 +160,8 @@ class Router:
         for pattern, methods in self._patterns.values():
             if match := pattern.fullmatch(request.path):
                 return methods, {name: UUID(text) for name, text in match.groupdict().items()}
+        if self._later is not None:
+            routes, self._later = self._later(), None
+            self._add(routes)
+            return self.find(request)
         return {}, {}

@@ -1,18 +1,22 @@
 """The process inside a VM.
 
-Nothing here or below may import the Claude SDK before a workspace is bound: a warm VM must start fast and stay small.
+Nothing here or below may import more than a VM needs to listen, to be bound and to run its first command; and nothing at all
+may import the Claude SDK before a workspace is ready: a warm VM must start fast and stay small.
 """
 
 import asyncio
 import ctypes
 import gc
 import os
+import socket
 import sys
+from collections.abc import Sequence
 
 from ff_core.daemon.app import App
 from ff_core.daemon.endpoints import Endpoints
 from ff_core.daemon.execution import Execution
-from ff_core.daemon.server import Server, listen
+from ff_core.daemon.http import Route
+from ff_core.daemon.server import Server
 from ff_core.daemon.settings import DaemonSettings
 from ff_core.engine import Engine
 from ff_core.errors import FFError
@@ -37,7 +41,7 @@ def settle() -> None:
     gc.enable()
 
 
-async def serve(settings: DaemonSettings, core: CoreSettings) -> None:
+async def serve(listener: socket.socket, settings: DaemonSettings, core: CoreSettings) -> None:
     """Serve until told to stop, then stop within 5 s: agents first."""
     engine = await Engine.open(core, SystemWorld())
     execution = Execution(core, engine.gate, engine.workspaces.ready)
@@ -45,20 +49,27 @@ async def serve(settings: DaemonSettings, core: CoreSettings) -> None:
     async def stop() -> None:
         await asyncio.gather(engine.stop(), execution.close())
 
+    def later() -> Sequence[Route]:
+        from ff_core.daemon.work_endpoints import WorkEndpoints  # noqa: PLC0415  (see the head of the module)
+
+        return WorkEndpoints(engine).routes()
+
     try:
-        app = App(Endpoints(engine, execution, settings), settings)
-        await Server(app, listener=listen(settings.host, settings.port), stop=stop).serve()
+        app = App(Endpoints(engine, execution, settings).routes(), settings, later=later)
+        await Server(app, listener=listener, stop=stop).serve()
     finally:
         await engine.close()
 
 
-def main() -> int:
-    """Exit code 0 after an orderly stop, 1 with a sentence on standard error."""
+def main(listener: socket.socket | None) -> int:
+    """Exit code 0 after an orderly stop, 1 with a sentence on standard error. Without ``listener`` the settings are wrong."""
     os.set_blocking(sys.stderr.fileno(), False)  # a log that nobody reads must not stop us
     harden()
     settle()
     try:
-        asyncio.run(serve(DaemonSettings.from_env(os.environ), CoreSettings.from_env(os.environ)))
+        settings = DaemonSettings.from_env(os.environ)
+        assert listener is not None  # noqa: S101  (a port that is none was refused)
+        asyncio.run(serve(listener, settings, CoreSettings.from_env(os.environ)))
     except FFError as exc:
         print(f"ff daemon: {exc.code}: {exc.detail}", file=sys.stderr)  # noqa: T201
         return 1

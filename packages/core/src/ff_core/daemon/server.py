@@ -7,24 +7,11 @@ import socket
 from collections.abc import Awaitable, Callable
 
 from ff_core.daemon.connection import Application, Connection, Patience
+from ff_core.daemon.listening import BACKLOG
 
 CONNECTIONS_MAX = 512
-BACKLOG = 512
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """An address that callers can connect to from now on; they are answered once a :class:`Server` serves it."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
 
 
 class Server:

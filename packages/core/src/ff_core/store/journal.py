@@ -6,13 +6,16 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from ff_core.contract.events import EVENT_BODY, Event, EventBody
 from ff_core.ids import SessionId, WorkspaceId
 from ff_core.store.engine import Store, Tx
 from ff_core.store.errors import CursorAhead, EventTooLarge, FollowerTooSlow, TooManyFollowers
 from ff_core.world import World
+
+if TYPE_CHECKING:
+    from ff_core.contract.events import Event, EventBody
+# The models of events are imported where one is written or read: a VM listens, is bound and runs commands before that.
 
 BODY_BYTES_MAX = 2 * 1024 * 1024
 """A body as JSON: room for ``TEXT_CHARS_MAX`` characters of four bytes, or of a six-byte escape each."""
@@ -39,11 +42,13 @@ class Journal:
         self._followers_max = followers_max
         self._followers: weakref.WeakSet[Follower] = weakref.WeakSet()
 
-    def append(self, tx: Tx, workspace_id: WorkspaceId, body: EventBody, session_id: SessionId | None = None) -> Event:
+    def append(self, tx: Tx, workspace_id: WorkspaceId, body: "EventBody", session_id: SessionId | None = None) -> "Event":
         """Write an event as part of ``tx``; followers get it when that is committed.
 
         Raises ``EventTooLarge`` rather than store a body that was cut without a word.
         """
+        from ff_core.contract.events import Event  # noqa: PLC0415  (see the head of the module)
+
         text = body.model_dump_json()
         size = len(text.encode())
         if size > BODY_BYTES_MAX:
@@ -57,7 +62,7 @@ class Journal:
         tx.after_commit(lambda: self._publish(event))
         return event
 
-    def adopt(self, tx: Tx, event: Event) -> None:
+    def adopt(self, tx: Tx, event: "Event") -> None:
         """Write an event that was written before, in a journal that this one goes on from; nobody is told.
 
         Raises ``sqlite3.IntegrityError`` unless its ``seq`` is the next one.
@@ -68,15 +73,19 @@ class Journal:
             (str(event.workspace_id), event.seq, event.at.isoformat(), session, event.body.model_dump_json()),
         )
 
-    def hint(self, workspace_id: WorkspaceId, body: EventBody, session_id: SessionId | None = None) -> None:
+    def hint(self, workspace_id: WorkspaceId, body: "EventBody", session_id: SessionId | None = None) -> None:
         """Tell those who follow right now; not stored, without ``seq``, lost on everybody else."""
+        from ff_core.contract.events import Event  # noqa: PLC0415  (see the head of the module)
+
         self._publish(Event(workspace_id=workspace_id, seq=None, at=self._world.now(), session_id=session_id, body=body))
 
-    def read(self, workspace_id: WorkspaceId, after: int, limit: int) -> list[Event]:
+    def read(self, workspace_id: WorkspaceId, after: int, limit: int) -> "list[Event]":
         """Events after ``seq`` ``after``, oldest first: at most ``limit``, fewer when they are large, none only at the end."""
         return list(self._page(workspace_id, after, limit))
 
-    def _page(self, workspace_id: WorkspaceId, after: int, limit: int) -> Iterator[Event]:
+    def _page(self, workspace_id: WorkspaceId, after: int, limit: int) -> "Iterator[Event]":
+        from ff_core.contract.events import EVENT_BODY, Event  # noqa: PLC0415  (see the head of the module)
+
         rows = self._store.each(
             "SELECT seq, at, session_id, body FROM events WHERE workspace_id = ? AND seq > ? ORDER BY seq LIMIT ?",
             (str(workspace_id), after, limit),
@@ -121,7 +130,7 @@ class Journal:
         """Forget ``follower``."""
         self._followers.discard(follower)
 
-    def _publish(self, event: Event) -> None:
+    def _publish(self, event: "Event") -> None:
         for follower in self._followers:
             if follower.workspace_id == event.workspace_id:
                 follower.offer(event)
@@ -145,7 +154,7 @@ class Follower:
         self._ended = False
         self._news = asyncio.Event()
 
-    def offer(self, event: Event) -> None:
+    def offer(self, event: "Event") -> None:
         """Take a live event, unless the history before it is not read yet."""
         if not self._live or self._slow:
             return
@@ -170,7 +179,7 @@ class Follower:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> "Event":
         while True:
             if self._waiting:
                 event = self._waiting.popleft()

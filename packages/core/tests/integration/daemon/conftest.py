@@ -70,7 +70,7 @@ class Daemon:
         process.communicate(timeout=20)
         with self._stderr as stderr:
             stderr.seek(0)
-            lines = stderr.read().splitlines()
+            self.said = lines = stderr.read().splitlines()
         self.log = [json.loads(line) for line in lines if line.startswith("{")]
         said = "\n".join(line for line in lines if not line.startswith("{"))
         if hasattr(self, "http"):

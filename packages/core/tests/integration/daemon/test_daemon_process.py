@@ -15,21 +15,46 @@ import pytest
 
 from ff_core.settings import VERSION
 
-HEAVY = {"claude_agent_sdk", "mcp", "httpx", "httpx2", "cryptography", "pydantic_settings", "fastapi", "aiohttp", "numpy"}
+HEAVY = {
+    *("claude_agent_sdk", "mcp", "httpx", "httpx2", "cryptography", "pydantic_settings", "fastapi", "aiohttp", "numpy"),
+    *("uvicorn", "starlette", "anyio", "zstandard", "ssl"),
+}
+NOT_AT_ONCE = (
+    *("ff_core.claude", "ff_core.sessions", "ff_core.contract.session", "ff_core.contract.events", "ff_core.git.clone"),
+    *("ff_core.git.seed", "ff_core.checkpoint.pack", "ff_core.daemon.work_endpoints", "ff_cloud"),
+)
 AS_ROOT = os.geteuid() == 0
 
 
-def test_nothing_heavy_is_imported_before_a_workspace_is_bound():
-    done = subprocess.run(
-        [sys.executable, "-c", "import sys, ff_core.daemon.main; print(*sys.modules)"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    imported = set(done.stdout.split())
-    assert "ff_core.daemon.endpoints" in imported
-    assert not {name for name in imported if name.partition(".")[0] in HEAVY or name.startswith(("ff_core.claude", "ff_cloud"))}
+def imported(said):
+    """What Python said that it imported, when it was to (PYTHONVERBOSE)."""
+    return set(re.findall(r"^import '?([\w.]+)'? #", said, re.MULTILINE))
+
+
+def test_nothing_is_imported_that_a_vm_can_do_without_until_its_first_command_ran(spawn, root, bind_body):
+    daemon = spawn(root, PYTHONVERBOSE="1").start()
+    daemon.http.post("/v1/bind", json=bind_body)
+    assert daemon.exec("echo", "ready")[-1].exit_code == 0
+    found = imported(daemon.end()[1])
+    assert {"ff_core.daemon.endpoints", "ff_core.contract.execution", "asyncio"} <= found
+    assert not {name for name in found if name in HEAVY or name.partition(".")[0] in HEAVY or name.startswith(NOT_AT_ONCE)}
+
+
+def test_what_comes_later_comes_before_a_warm_vm_is_given_away(spawn, root, bind_body):
+    for name in ("node", "claude"):
+        (root / name).write_text("#!/bin/sh\necho 1\n")
+        (root / name).chmod(0o755)
+    env = {"PYTHONVERBOSE": "1", "PATH": f"{root}:{os.environ['PATH']}", "FF_CLAUDE": str(root / "claude")}
+    daemon = spawn(root, **env).start()
+    assert daemon.http.post("/v1/probe").status_code == 200
+    daemon.http.post("/v1/bind", json=bind_body)
+    daemon.exec("echo", "ready")
+    assert daemon.http.get("/v1/sessions").json() == []
+    assert daemon.http.get("/v1/sessions", params={"x": "y"}).status_code == 200
+    daemon.end()
+    probed = next(number for number, line in enumerate(daemon.said) if '"/v1/probe"' in line)
+    assert "ff_core.sessions.service" in imported("\n".join(daemon.said[:probed]))
+    assert not {name for name in imported("\n".join(daemon.said[probed:])) if name.startswith(("ff_core", "pydantic", "asyncio"))}
 
 
 def test_the_version_is_the_package_s():

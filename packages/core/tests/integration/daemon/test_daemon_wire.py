@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ff_core.contract import daemon as contract
 from ff_core.daemon.connection import Patience
 from ff_core.daemon.http import BUFFERED_BYTES_MAX, ClientGone, Reply, Request, Response, Route, Router, Stream
-from ff_core.daemon.server import CONNECTIONS_MAX, Server, listen
+from ff_core.daemon.listening import PORT, listen
+from ff_core.daemon.server import CONNECTIONS_MAX, Server
 
 LIMIT_S = 10
 
@@ -421,6 +423,31 @@ async def test_it_ends_at_once_when_nobody_is_served_and_cuts_who_stays_too_long
     assert 0.1 <= loop.time() - begun_s < 2
 
 
+async def test_answers_in_pieces_do_not_wait_for_each_other():
+    """Nagle's algorithm and delayed acknowledgements together would hold back the second piece for 40 ms."""
+
+    async def pieces():
+        for _ in range(3):
+            yield b"x"
+
+    async def handle(_request: Request) -> Reply:
+        return Stream(pieces(), "text/x")
+
+    async with serving(App(handle)) as connect:
+        client = await connect()
+        took_s = []
+        for _ in range(10):
+            begun_s = asyncio.get_running_loop().time()
+            client.say("GET / HTTP/1.1", "Host: x")
+            await client.hear()
+            took_s.append(asyncio.get_running_loop().time() - begun_s)
+    assert sorted(took_s)[5] < 0.03
+
+
+def test_the_port_is_the_contracts():
+    assert int(PORT) == contract.PORT
+
+
 def test_callers_may_connect_before_anybody_serves():
     listener = listen("127.0.0.1", 0)
     with listener, socket.create_connection(listener.getsockname(), timeout=5):
@@ -446,17 +473,17 @@ UUID_TEXT = "00000000-0000-7000-8000-000000000001"
         ("http://host/a", None),
     ],
 )
-def test_addresses_are_found_whole_or_not_at_all(path, found):
+@pytest.mark.parametrize("later", [True, False])
+def test_addresses_are_found_whole_or_not_at_all(path, found, later):
     async def never(_request: Request) -> Reply:
         raise AssertionError
 
-    router = Router(
-        [
-            Route("/a", never, methods=["fixed"]),
-            Route("/a/{x:uuid}", never, methods=["one"]),
-            Route("/a/{x:uuid}/b/{y:uuid}", never, methods=["two"]),
-        ]
-    )
+    routes = [
+        Route("/a", never, methods=["fixed"]),
+        Route("/a/{x:uuid}", never, methods=["one"]),
+        Route("/a/{x:uuid}/b/{y:uuid}", never, methods=["two"]),
+    ]
+    router = Router([], lambda: routes) if later else Router(routes)
     methods, params = router.find(Request("GET", path, {}, None))
     assert list(methods) == ([found] if found else [])
     assert all(str(value) == UUID_TEXT for value in params.values())
