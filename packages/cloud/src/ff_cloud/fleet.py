@@ -8,7 +8,7 @@ from ff_cloud.kit.crypto import Sealer
 from ff_cloud.kit.db import Database, SystemTx
 from ff_cloud.kit.secrets import Secrets
 from ff_cloud.kit.telemetry import Telemetry
-from ff_cloud.operations.model import Kind
+from ff_cloud.operations.model import Kind, Operation, Status
 from ff_cloud.settings import CloudSettings
 from ff_cloud.vms.access import Daemons
 from ff_cloud.vms.admission import AdmissionRules
@@ -41,11 +41,15 @@ POOL_EVERY_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """``kinds`` are the operations, ``loops`` run until cancelled, ``reconcile`` is one look at everything, to be had first."""
+    """``kinds`` are the operations, ``loops`` run until cancelled, ``reconcile`` is one look at everything, to be had first.
+
+    ``ended`` wants to be told of every operation that ended.
+    """
 
     kinds: list[Kind]
     loops: Mapping[str, Callable[[], Awaitable[None]]]
     reconcile: Callable[[], Awaitable[None]]
+    ended: Callable[[Operation], None]
 
 
 def rules_of(settings: CloudSettings, image: str) -> Rules:
@@ -131,7 +135,15 @@ def make_fleet(
         every_s=CAPACITY_EVERY_S,
         pulse=pulse("capacity", every_s=CAPACITY_EVERY_S),
     )
-    refill = Refill(db=db, changes=changes, rules=pool_rules, image=image, world=world, pulse=pulse("pool", every_s=POOL_EVERY_S))
+    refill = Refill(
+        db=db,
+        changes=changes,
+        rules=pool_rules,
+        image=image,
+        waiting=waiting,
+        world=world,
+        pulse=pulse("pool", every_s=POOL_EVERY_S),
+    )
     census = VmCensus(
         db=db,
         rules=pool_rules,
@@ -156,6 +168,12 @@ def make_fleet(
         every_s=settings.sweep_interval_s,
         pulse=pulse("sweep", every_s=settings.sweep_interval_s),
     )
+
+    def ended(op: Operation) -> None:
+        # What happened to a VM while something was done with it was looked past; and what was begun may be half there.
+        if op.status is not Status.DONE:
+            reconciler.wake()
+
     return Fleet(
         kinds=[
             *vm_kinds(db=db, engine=engine, daemons=daemons, specs=specs, world=world),
@@ -181,4 +199,5 @@ def make_fleet(
             "sweep": sweep.run,
         },
         reconcile=reconciler.once,
+        ended=ended,
     )

@@ -102,6 +102,7 @@ async def running_worker(
         db,
         [*fleet.kinds, *closing_kinds(db=db, workspaces=workspaces, world=world)],
         world,
+        on_end=fleet.ended,
         metrics=metrics.operations,
         tracing=telemetry.tracing,
         pulse=pulse("operations", every_s=OPERATIONS_EVERY_S),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ff_cloud.vms.fleet_repository import Demand
-from ff_cloud.vms.pool import PoolRules, refill, target
+from ff_cloud.vms.pool import PoolRules, keep, refill, target
 
 RULES = PoolRules(vms_min=2, vms_max=8, at_once_max=2, quiet_s=0.25, age_max=timedelta(hours=1))
 
@@ -71,6 +71,23 @@ def test_the_target_stays_within_its_bounds_and_grows_with_demand(
 def test_when_the_next_ones_are_begun(facts: dict, more: int) -> None:
     usual = {"wanted": 4, "warm": 0, "warming": 0, "cold": 0, "room": 100, "since_claim_s": None}
     assert refill(RULES, **usual | facts) == more
+
+
+@pytest.mark.parametrize(
+    ("wanted", "warm", "leaving", "waiting", "kept"),
+    [
+        (4, 4, 0, 0, 4),
+        (4, 6, 0, 0, 4),
+        (2, 0, 0, 3, 0),
+        (4, 4, 0, 1, 3),
+        (4, 3, 1, 1, 3),  # one goes already: the next look gives up no other
+        (4, 4, 0, 9, 0),
+        (4, 2, 2, 3, 1),
+        (4, 2, 5, 3, 2),
+    ],
+)
+def test_whoever_waits_for_room_comes_before_the_pool(wanted: int, warm: int, leaving: int, waiting: int, kept: int) -> None:
+    assert keep(wanted=wanted, warm=warm, leaving=leaving, waiting=waiting) == kept
 
 
 counts = st.integers(0, 30)

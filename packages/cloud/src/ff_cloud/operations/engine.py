@@ -7,7 +7,7 @@ run out; another one repeats the step that was interrupted. What the first may s
 import asyncio
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -44,6 +44,7 @@ class Operations:
         *,
         limits: Limits | None = None,
         crash: Crash = lambda _place: None,
+        on_end: Callable[[Operation], None] = lambda _op: None,
         metrics: OperationMetrics | None = None,
         tracing: Tracing = UNTRACED,
         pulse: Pulse = UNHEARD,
@@ -57,7 +58,7 @@ class Operations:
         for kind in kinds:
             metrics.expect(kind.name, [step.name for step in kind.steps])
         metrics.watch_running(lambda: len(self._runs))
-        self._tools = Tools(db, self._limits, crash, metrics, tracing)
+        self._tools = Tools(db, self._limits, crash, metrics, tracing, on_end)
         self._pulse = pulse
         self._name = f"{socket.gethostname()}:{os.getpid()}:{world.new_id().hex[-6:]}"
         self._runs: dict[asyncio.Task[None], Run] = {}

@@ -64,6 +64,8 @@ class Tools:
     crash: Crash
     metrics: OperationMetrics
     tracing: Tracing
+    on_end: Callable[[Operation], None]
+    """Told of each operation that ended here, after it did."""
 
 
 class Run:
@@ -271,6 +273,7 @@ class Run:
         level("operation.settled", status=op.status, code=op.error_code, step=op.step_name)
         took = (op.finished_at or op.updated_at) - op.created_at
         self._tools.metrics.settled(op.kind, _OUTCOMES[op.status], took.total_seconds())
+        self._tools.on_end(op)
 
 
 def _facts(error: FFError) -> dict[str, str]:

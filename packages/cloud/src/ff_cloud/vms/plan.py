@@ -62,7 +62,7 @@ def next_act(
 
 
 def _of_nobody(vm: AnyVm, seen: Observed | None, *, image: str, now: datetime, rules: PlanRules) -> Act:
-    healthy = vm.status is VmStatus.WARM and _runs(vm, seen) and not vm.health_failures
+    healthy = vm.status is VmStatus.WARM and runs(vm, seen) and not vm.health_failures
     young = vm.warm_at is not None and now - vm.warm_at <= rules.warm_age_max
     keep = healthy and young and vm.image == image and vm.desired is Desired.RUNNING
     return Act.NOTHING if keep else Act.DISCARD
@@ -86,7 +86,7 @@ def _of_workspace(vm: Vm, seen: Observed | None, *, wanted: bool, image: str, no
 
 
 def _of_running(vm: Vm, seen: Observed | None, *, image: str, now: datetime, rules: PlanRules) -> Act:
-    if not _runs(vm, seen) or vm.health_failures >= FAILURES_MAX:
+    if not runs(vm, seen) or vm.health_failures >= FAILURES_MAX:
         return Act.REVIVE
     idle = now - vm.active_at
     if vm.desired is Desired.SUSPENDED or (rules.idle_max is not None and idle >= rules.idle_max):
@@ -95,7 +95,7 @@ def _of_running(vm: Vm, seen: Observed | None, *, image: str, now: datetime, rul
     return Act.UPGRADE if outdated and idle >= rules.upgrade_idle_min else Act.NOTHING
 
 
-def _runs(vm: AnyVm, seen: Observed | None) -> bool:
+def runs(vm: AnyVm, seen: Observed | None) -> bool:
     """Its container runs, and is the one that the row means."""
     container = seen.container if seen is not None else None
     return (

@@ -33,6 +33,11 @@ def target(rules: PoolRules, demand: Sequence[Demand]) -> int:
     return max(rules.vms_min, min(rules.vms_max, busiest))
 
 
+def keep(*, wanted: int, warm: int, leaving: int, waiting: int) -> int:
+    """How many of the warm VMs to keep: whoever waits for room gets that of one of them, unless so many go already."""
+    return max(0, min(wanted, warm - max(0, waiting - leaving)))
+
+
 def refill(rules: PoolRules, *, wanted: int, warm: int, warming: int, cold: int, room: int, since_claim_s: float | None) -> int:
     """How many to begin to make now.
 

@@ -19,7 +19,7 @@ from ff_cloud.vms.engine.base import Engine, Observed
 from ff_cloud.vms.model import AnyVm, Vm, key_of
 from ff_cloud.vms.plan import Act, PlanRules, next_act
 from ff_cloud.vms.repository import SystemVmRepository
-from ff_cloud.vms.steps import DISCARD
+from ff_cloud.vms.steps import discard
 from ff_core.errors import FFError
 from ff_core.ids import VmId, WorkspaceId
 from ff_core.world import World
@@ -128,7 +128,7 @@ class Reconciler:
                 return
             try:
                 if act is Act.DISCARD:
-                    await self._discard(tx, vm)
+                    await discard(tx, vm, self._world)
                 elif isinstance(vm, Vm):
                     await self._orders[act](tx, vm)
             except OperationActive:
@@ -144,11 +144,6 @@ class Reconciler:
         wanted = isinstance(vm, Vm) and vm.workspace_id in await self._wanted(tx)
         # A discard is locked by the VM's own id, also when it has a workspace.
         return _Look(vm, key_of(vm) in busy or str(vm.id) in busy, wanted)
-
-    async def _discard(self, tx: SystemTx, vm: AnyVm) -> None:
-        if not isinstance(vm, Vm) and not await SystemVmRepository(tx).want_gone(vm.id):
-            return
-        await operations.start(tx, DISCARD, key=str(vm.id), user_id=None, input={}, world=self._world, cancellable=False)
 
     async def _end(self, act: Act, vm_ids: list[VmId], how: Callable[[VmId], Awaitable[None]]) -> None:
         """Do without an operation what needs none: it may be repeated, and nothing else is ever done to these."""

@@ -1,16 +1,20 @@
 """Keeps the pool full: a level-triggered loop that orders warm VMs and lets go of those that are too many."""
 
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
 from sqlalchemy import text
 
 from ff_cloud.kit.db import Database, SystemTx
 from ff_cloud.kit.heartbeats import UNHEARD, Pulse
 from ff_cloud.kit.rounds import rounds
+from ff_cloud.operations.errors import OperationActive
 from ff_cloud.operations.service import start
 from ff_cloud.vms import fleet_repository as fleet
 from ff_cloud.vms.changes import VmChanges
-from ff_cloud.vms.pool import PoolRules, refill, target
+from ff_cloud.vms.pool import PoolRules, keep, refill, target
 from ff_cloud.vms.repository import PoolCounts, SystemVmRepository
-from ff_cloud.vms.steps import WARM
+from ff_cloud.vms.steps import WARM, discard
 from ff_core.ids import VmId
 from ff_core.world import World
 
@@ -22,12 +26,24 @@ _ALONE = text("select pg_try_advisory_xact_lock(hashtext('ff-cloud: pool'))")
 
 
 class Refill:
-    """Run :meth:`run` in any number of workers. ``image`` is the present one: others are replaced as they are found."""
+    """Run :meth:`run` in any number of workers. ``image`` is the present one: others are replaced as they are found.
+
+    ``waiting`` counts who waits for room on the machine: they come before the pool.
+    """
 
     def __init__(
-        self, *, db: Database, changes: VmChanges, rules: PoolRules, image: str, world: World, pulse: Pulse = UNHEARD
+        self,
+        *,
+        db: Database,
+        changes: VmChanges,
+        rules: PoolRules,
+        image: str,
+        waiting: Callable[[SystemTx], Awaitable[int]],
+        world: World,
+        pulse: Pulse = UNHEARD,
     ) -> None:
         self._db = db
+        self._waiting = waiting
         self._changes = changes
         self._rules = rules
         self._image = image
@@ -49,8 +65,11 @@ class Refill:
             vms = SystemVmRepository(tx)
             counts = await vms.pool_counts(self._image, None)
             wanted = await self.wanted(tx)
-            for vm in await vms.surplus(wanted, self._image, None):
-                await vms.want_gone(vm.id)
+            waiting = await self._waiting(tx)
+            kept = keep(wanted=wanted, warm=counts.warm, leaving=counts.leaving, waiting=waiting)
+            for vm in await vms.surplus(kept, self._image, None):
+                with suppress(OperationActive):  # then the reconciler does
+                    await discard(tx, vm, self._world)
             since_claim_s = None
             if counts.claimed_at is not None:
                 since_claim_s = (self._world.now() - counts.claimed_at).total_seconds()
@@ -60,7 +79,7 @@ class Refill:
                 warm=counts.warm,
                 warming=counts.warming,
                 cold=counts.cold,
-                room=await self._room(tx, vms),
+                room=0 if waiting else await self._room(tx, vms),
                 since_claim_s=since_claim_s,
             )
             for _ in range(more):

@@ -1,11 +1,11 @@
 """The only code that reads and writes ``vms``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import RowMapping, Update, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Update, and_, delete, func, insert, or_, select, update
 
 from ff_cloud.kit.db import SystemTx, Tx
 from ff_cloud.vms.engine.base import Endpoint, Limits
@@ -25,8 +25,10 @@ class PoolCounts:
 
     warm: int
     warming: int
+    leaving: int
+    """Warm ones that nobody may claim any more, and that have not gone yet."""
     cold: int
-    """Workspaces whose VM is being made because none was warm."""
+    """Workspaces whose VM is being made because none was warm; not those that wait for room."""
     oldest_warm_at: datetime | None
     claimed_at: datetime | None
     """When a VM was last claimed."""
@@ -43,34 +45,40 @@ class VmRepository:
 
         One statement: of any number of callers each gets another VM, and a row that somebody just takes is passed over.
         """
-        free = (
-            select(vms.c.id)
-            .where(
-                vms.c.status == VmStatus.WARM,
-                vms.c.user_id.is_(None),
-                vms.c.desired == Desired.RUNNING,
-                vms.c.image == image,
-                vms.c.runtime.is_not_distinct_from(runtime),
+        rows = await self._tx.fetch(
+            """
+            update vms set status = 'CLAIMED', user_id = %(user_id)s, workspace_id = %(workspace_id)s,
+                claimed_at = clock_timestamp(), active_at = clock_timestamp()
+            where status = 'WARM' and id = (
+                select id from vms
+                where status = 'WARM' and user_id is null and desired = 'RUNNING'
+                  and image = %(image)s and runtime is not distinct from %(runtime)s
+                order by warm_at limit 1 for update skip locked
             )
-            .order_by(vms.c.warm_at)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-            .scalar_subquery()
+            returning *
+            """,
+            {"user_id": self._tx.user_id, "workspace_id": workspace_id, "image": image, "runtime": runtime},
         )
-        claimed = (
-            update(vms)
-            .where(vms.c.id == free, vms.c.status == VmStatus.WARM)
-            .values(
-                status=VmStatus.CLAIMED,
-                user_id=self._tx.user_id,
-                workspace_id=workspace_id,
-                claimed_at=func.clock_timestamp(),
-                active_at=func.clock_timestamp(),
-            )
-            .returning(vms)
+        return _owned(rows[0]._asdict()) if rows else None
+
+    async def standing(self) -> tuple[int, str | None]:
+        """How many of the user's VMs run or are about to, and the code of why nothing new is made now, if so."""
+        rows = await self._tx.fetch(
+            """
+            select (select count(*) from vms where user_id = %(user_id)s and status <> all(%(stopped)s)) as running,
+                   (select refusing from fleet) as refusing
+            """,
+            {"user_id": self._tx.user_id, "stopped": list(_STOPPED)},
         )
-        row = (await self._tx.execute(claimed)).mappings().one_or_none()
-        return _owned(row) if row else None
+        return rows[0].running, rows[0].refusing
+
+    async def of_workspace(self, workspace_id: WorkspaceId) -> Vm | None:
+        """The VM of one workspace of this user."""
+        rows = await self._tx.fetch(
+            "select * from vms where workspace_id = %(id)s and user_id = %(user_id)s",
+            {"id": workspace_id, "user_id": self._tx.user_id},
+        )
+        return _owned(rows[0]._asdict()) if rows else None
 
     async def insert(self, vm_id: VmId, workspace_id: WorkspaceId, *, image: str, runtime: str | None) -> Vm:
         """A VM that is yet to be created, for a workspace of this user."""
@@ -157,6 +165,11 @@ class SystemVmRepository:
         rows = await self._tx.execute(select(vms).order_by(vms.c.id))
         return [_any(row) for row in rows.mappings()]
 
+    async def owners(self) -> set[WorkspaceId]:
+        """The workspaces that have a VM."""
+        owned = await self._tx.execute(select(vms.c.workspace_id).where(vms.c.workspace_id.is_not(None)))
+        return {WorkspaceId(found) for found in owned.scalars()}
+
     async def answering(self) -> list[AnyVm]:
         """All VMs whose daemons should answer now."""
         rows = await self._tx.execute(
@@ -182,18 +195,20 @@ class SystemVmRepository:
         nobodys = vms.c.user_id.is_(None)
         ours = and_(vms.c.image == image, vms.c.runtime.is_not_distinct_from(runtime), vms.c.desired == Desired.RUNNING)
         warm = and_(nobodys, ours, vms.c.status == VmStatus.WARM)
+        being_made = and_(vms.c.user_id.is_not(None), vms.c.admitted_at.is_not(None), vms.c.status == VmStatus.CREATING)
         row = (
             await self._tx.execute(
                 select(
                     func.count().filter(warm).label("warm"),
                     func.count().filter(nobodys, ours, vms.c.status == VmStatus.CREATING).label("warming"),
-                    func.count().filter(vms.c.user_id.is_not(None), vms.c.status == VmStatus.CREATING).label("cold"),
+                    func.count().filter(nobodys, vms.c.desired == Desired.GONE, vms.c.status.in_(HOLDING)).label("leaving"),
+                    func.count().filter(being_made).label("cold"),
                     func.min(vms.c.warm_at).filter(warm).label("oldest_warm_at"),
                     func.max(vms.c.claimed_at).label("claimed_at"),
                 )
             )
         ).one()
-        return PoolCounts(row.warm, row.warming, row.cold, row.oldest_warm_at, row.claimed_at)
+        return PoolCounts(row.warm, row.warming, row.leaving, row.cold, row.oldest_warm_at, row.claimed_at)
 
     async def surplus(self, keep: int, image: str, runtime: str | None) -> list[AnyVm]:
         """The warm VMs beyond the ``keep`` youngest ones."""
@@ -290,11 +305,11 @@ def limits_columns(limits: Limits) -> dict[str, Any]:
     }
 
 
-def _any(row: RowMapping) -> AnyVm:
+def _any(row: Mapping[str, Any]) -> AnyVm:
     return AnyVm(**_facts(row)) if row["workspace_id"] is None else _owned(row)
 
 
-def _owned(row: RowMapping) -> Vm:
+def _owned(row: Mapping[str, Any]) -> Vm:
     return Vm(**_facts(row), user_id=UserId(row["user_id"]), workspace_id=WorkspaceId(row["workspace_id"]))
 
 
@@ -315,7 +330,7 @@ _PLAIN: Sequence[str] = (
 )
 
 
-def _facts(row: RowMapping) -> dict[str, Any]:
+def _facts(row: Mapping[str, Any]) -> dict[str, Any]:
     limits = None
     if row["memory_bytes"] is not None:
         limits = Limits(row["memory_bytes"], row["cpus"], row["pids"], row["disk_bytes"])

@@ -8,10 +8,12 @@ from uuid import UUID
 from ff_cloud.kit.db import Database, SystemTx
 from ff_cloud.operations.errors import Fatal
 from ff_cloud.operations.model import Effects, Kind, Operation, Step
+from ff_cloud.operations.service import start
 from ff_cloud.users import plans
 from ff_cloud.vms.access import Daemons
 from ff_cloud.vms.engine.base import Engine
-from ff_cloud.vms.model import AnyVm, Desired, Vm
+from ff_cloud.vms.footing import CONTAINER, DAEMON_STEP_TIMEOUT_S, Footing
+from ff_cloud.vms.model import AnyVm, Vm
 from ff_cloud.vms.repository import SystemVmRepository, made
 from ff_cloud.vms.specs import Specs
 from ff_core.contract.workspace import VmStatus
@@ -22,7 +24,6 @@ WARM = "warm"
 DISCARD = "discard"
 
 CONTAINER_TIMEOUT_S = 120.0
-DAEMON_TIMEOUT_S = 60.0
 PROBE_TIMEOUT_S = 30.0
 
 
@@ -43,7 +44,7 @@ class _VmStep(Step):
 class MakeContainer(_VmStep):
     """Make an anonymous VM's container exist and run, with no more than the smallest plan gives."""
 
-    name = "container"
+    name = CONTAINER
     timeout_s = CONTAINER_TIMEOUT_S
 
     def __init__(self, db: Database, engine: Engine, specs: Specs) -> None:
@@ -68,7 +69,9 @@ class MakeContainer(_VmStep):
         vm_id = VmId(UUID(op.key))
 
         async def apply(tx: SystemTx) -> None:
-            await SystemVmRepository(tx).change(vm_id, status=VmStatus.TERMINATING, desired=Desired.GONE)
+            vms = SystemVmRepository(tx)
+            if await vms.want_gone(vm_id):
+                await vms.change(vm_id, status=VmStatus.TERMINATING)
 
         return Effects(apply=apply)
 
@@ -77,15 +80,15 @@ class AwaitWarmDaemon(_VmStep):
     """Wait until the daemon answers."""
 
     name = "daemon"
-    timeout_s = DAEMON_TIMEOUT_S
+    timeout_s = DAEMON_STEP_TIMEOUT_S
 
-    def __init__(self, db: Database, daemons: Daemons) -> None:
+    def __init__(self, db: Database, footing: Footing) -> None:
         super().__init__(db)
-        self._daemons = daemons
+        self._footing = footing
 
     async def do(self, op: Operation) -> Effects:
         """See :class:`Step`."""
-        await self._daemons.client(await self._load(op)).wait_healthy(timeout_s=DAEMON_TIMEOUT_S)
+        await self._footing.healthy(await self._load(op))
         return Effects()
 
 
@@ -95,15 +98,17 @@ class ProbeVm(_VmStep):
     name = "probe"
     timeout_s = PROBE_TIMEOUT_S
 
-    def __init__(self, db: Database, daemons: Daemons, world: World) -> None:
+    def __init__(self, db: Database, daemons: Daemons, footing: Footing, world: World) -> None:
         super().__init__(db)
         self._daemons = daemons
+        self._footing = footing
         self._world = world
 
     async def do(self, op: Operation) -> Effects:
         """See :class:`Step`."""
         vm = await self._load(op)
-        await self._daemons.probe(vm)
+        async with self._footing.under(vm):
+            await self._daemons.probe(vm)
 
         async def apply(tx: SystemTx) -> None:
             values = {"status": VmStatus.WARM, "warm_at": self._world.now(), "deadline_at": None}
@@ -133,9 +138,25 @@ class RemoveForGood(_VmStep):
         return Effects(apply=lambda tx: SystemVmRepository(tx).delete(vm_id))
 
 
+async def discard(tx: SystemTx, vm: AnyVm, world: World) -> None:
+    """Have a VM go: one of nobody, which nobody can claim from now on (if somebody has, nothing is done), or one that ends.
+
+    Raises ``OperationActive``.
+    """
+    if isinstance(vm, Vm) or await SystemVmRepository(tx).want_gone(vm.id):
+        await start(tx, DISCARD, key=str(vm.id), user_id=None, input={}, world=world, cancellable=False)
+
+
 def kinds(*, db: Database, engine: Engine, daemons: Daemons, specs: Specs, world: World) -> list[Kind]:
     """The operations on VMs that belong to nobody, for a worker."""
+    footing = Footing(engine, daemons)
+    probe = ProbeVm(db, daemons, footing, world)
     return [
-        Kind(name=WARM, steps=[MakeContainer(db, engine, specs), AwaitWarmDaemon(db, daemons), ProbeVm(db, daemons, world)]),
+        # From the probe on somebody may have claimed it.
+        Kind(
+            name=WARM,
+            steps=[MakeContainer(db, engine, specs), AwaitWarmDaemon(db, footing), probe],
+            commit_step=probe.name,
+        ),
         Kind(name=DISCARD, steps=[RemoveForGood(db, engine)], forward_only=True),
     ]

@@ -18,3 +18,5 @@ WAITING_KINDS = (PROVISION, WAKE)
 """The operations that have it."""
 CLAIMED_STEPS_DONE = 4
 """Of PROVISION's steps, those that make a VM and bind it: a claim finds them done (a test holds them together)."""
+PASSING = frozenset({"no_capacity", "docker_unreachable", "database_unavailable", "step_timed_out", "worker_lost"})
+"""Codes of failures that say nothing about the VM: the same may work a little later."""

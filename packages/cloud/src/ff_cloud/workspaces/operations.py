@@ -7,6 +7,7 @@ from ff_cloud.kit.db import Database
 from ff_cloud.operations.model import Kind
 from ff_cloud.vms.access import Daemons
 from ff_cloud.vms.engine.base import Engine
+from ff_cloud.vms.footing import Footing
 from ff_cloud.vms.specs import Specs
 from ff_cloud.workspaces import kinds as names
 from ff_cloud.workspaces.resting import (
@@ -63,8 +64,13 @@ def kinds(
     world: World,
 ) -> list[Kind]:
     """The operations on workspaces, for a worker."""
+    footing = Footing(engine, daemons)
     admit = Admit(db, specs, world)
-    awake = [AwaitDaemon(db, daemons), RestoreState(db, daemons, outside.restore), BindDaemon(db, daemons)]
+    awake = [
+        AwaitDaemon(db, daemons, footing),
+        RestoreState(db, daemons, footing, outside.restore),
+        BindDaemon(db, daemons, footing),
+    ]
     again = [RenewContainer(db, specs), EnsureContainer(db, engine, specs), *awake]
     journal = FinishJournal(db, outside.copy_journal)
     return [
@@ -73,11 +79,11 @@ def kinds(
             steps=[
                 admit,
                 EnsureNewContainer(db, engine, specs),
-                AwaitDaemon(db, daemons),
-                BindDaemon(db, daemons),
-                ApplyLimits(db, engine, specs),
-                CheckIsolation(db, engine),
-                PrepareCheckout(db, daemons, sealer, outside.seed_for, outside.note_clone),
+                AwaitDaemon(db, daemons, footing),
+                BindDaemon(db, daemons, footing),
+                ApplyLimits(db, engine, footing, specs),
+                CheckIsolation(db, engine, footing),
+                PrepareCheckout(db, daemons, footing, sealer, outside.seed_for, outside.note_clone),
             ],
             on_settled=settler.provisioned,
         ),
@@ -90,7 +96,7 @@ def kinds(
                 journal,
                 StopContainer(db, engine, world),
             ],
-            commit_step=StopContainer.name,
+            commit_step=FinishJournal.name,  # from now on it is being stopped, and whoever needs it wakes it afterwards
             on_settled=settler.rested,
         ),
         Kind(name=names.WAKE, steps=[admit, *again], on_settled=settler.woken),

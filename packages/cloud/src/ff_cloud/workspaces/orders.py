@@ -7,7 +7,7 @@ from ff_cloud.kit.db import Database, SystemTx, Tx
 from ff_cloud.operations.repository import SystemOperationRepository
 from ff_cloud.operations.service import start
 from ff_cloud.vms.access import Target
-from ff_cloud.vms.model import Desired, Vm
+from ff_cloud.vms.model import Vm
 from ff_cloud.vms.plan import Act
 from ff_cloud.vms.reconcile import Order
 from ff_cloud.vms.repository import SystemVmRepository
@@ -27,18 +27,10 @@ class Orders:
 
     def by_act(self) -> Mapping[Act, Order]:
         """For the reconciler."""
-
-        async def suspend(tx: SystemTx, vm: Vm) -> None:
-            # A VM that was found running though it sleeps is stopped without asking it.
-            if vm.desired is Desired.RUNNING:
-                await self.suspend(tx, vm.workspace_id, vm.user_id)
-            else:
-                await self.suspend(tx, vm.workspace_id, vm.user_id, force=True)
-
         return {
-            Act.REVIVE: lambda tx, vm: self._order(tx, REVIVE, vm.workspace_id, vm.user_id),
-            Act.UPGRADE: lambda tx, vm: self._order(tx, UPGRADE, vm.workspace_id, vm.user_id),
-            Act.SUSPEND: suspend,
+            Act.REVIVE: lambda tx, vm: self._order(tx, REVIVE, vm),
+            Act.UPGRADE: lambda tx, vm: self._order(tx, UPGRADE, vm),
+            Act.SUSPEND: lambda tx, vm: self._order(tx, SUSPEND, vm),
         }
 
     async def suspend(
@@ -71,8 +63,8 @@ class Orders:
             return None
         return Target(workspace.id, workspace.name, now, existing=True)
 
-    async def _order(self, tx: SystemTx, kind: str, workspace_id: WorkspaceId, user_id: UserId) -> None:
-        await self._start(tx, kind, workspace_id, user_id, {})
+    async def _order(self, tx: SystemTx, kind: str, vm: Vm) -> None:
+        await self._start(tx, kind, vm.workspace_id, vm.user_id, {})
 
     async def _start(
         self, tx: Tx | SystemTx, kind: str, workspace_id: WorkspaceId, user_id: UserId, more: Mapping[str, Any]

@@ -1,11 +1,11 @@
 """The only code that reads and writes ``workspaces``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, delete, func, or_, select, true, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, delete, func, or_, select, true, update
 
 from ff_cloud.kit.db import SystemTx, Tx
 from ff_cloud.workspaces.errors import WorkspaceNameTaken
@@ -115,10 +115,8 @@ class _Shared:
         await self._change(workspace_id, operation_id=operation_id, deadline_at=_in(deadline_s), updated_at=func.now())
 
     async def touch(self, workspace_id: WorkspaceId) -> None:
-        """Note that it is in use, to the minute: not every request is worth a write."""
-        minute_ago = func.now() - func.make_interval(0, 0, 0, 0, 0, 1)
-        mine = (workspaces.c.id == workspace_id) & self._visible & (workspaces.c.last_active_at < minute_ago)
-        await self._tx.execute(update(workspaces).where(mine).values(last_active_at=func.now()))
+        """Note that it is in use."""
+        await self._change(workspace_id, last_active_at=func.now())
 
     async def _change(self, workspace_id: WorkspaceId, **values: Any) -> None:
         await self._tx.execute(update(workspaces).where(workspaces.c.id == workspace_id, self._visible).values(values))
@@ -144,30 +142,43 @@ class WorkspaceRepository(_Shared):
         """A new one, PROVISIONING from the start by an operation that must have ended in time. Raises
         :class:`WorkspaceNameTaken`.
         """
-        statement = insert(workspaces).values(
-            id=workspace_id,
-            user_id=self._tx.user_id,
-            name=wanted.name,
-            status=MACHINE.move(WorkspaceStatus.NEW, WorkspaceStatus.PROVISIONING),
-            location=Location.CLOUD,
-            epoch=1,
-            repo_url=wanted.repo_url,
-            repo_token_sealed=repo_token_sealed,
-            branch=wanted.branch,
-            github_issue_url=wanted.github_issue_url,
-            desired=PRESENT,
-            operation_id=operation_id,
-            deadline_at=_in(deadline_s),
-            last_active_at=func.now(),
-            created_at=func.now(),
-            updated_at=func.now(),
-        )
         # A conflict gives no row and no error, so that no savepoint is needed.
-        unless_taken = statement.on_conflict_do_nothing(index_elements=["user_id", "name"]).returning(workspaces)
-        row = (await self._tx.execute(unless_taken)).mappings().one_or_none()
-        if row is None:
+        rows = await self._tx.fetch(
+            """
+            insert into workspaces (id, user_id, name, status, location, epoch, repo_url, repo_token_sealed, branch,
+                github_issue_url, desired, operation_id, deadline_at, last_active_at, created_at, updated_at)
+            values (%(id)s, %(user_id)s, %(name)s, %(status)s, %(location)s, 1, %(repo_url)s, %(repo_token_sealed)s, %(branch)s,
+                %(github_issue_url)s, %(desired)s, %(operation_id)s,
+                clock_timestamp() + make_interval(secs => %(deadline_s)s), now(), now(), now())
+            on conflict (user_id, name) do nothing
+            returning *
+            """,
+            {
+                "id": workspace_id,
+                "user_id": self._tx.user_id,
+                "name": wanted.name,
+                "status": MACHINE.move(WorkspaceStatus.NEW, WorkspaceStatus.PROVISIONING),
+                "location": Location.CLOUD,
+                "repo_url": wanted.repo_url,
+                "repo_token_sealed": repo_token_sealed,
+                "branch": wanted.branch,
+                "github_issue_url": wanted.github_issue_url,
+                "desired": PRESENT,
+                "operation_id": operation_id,
+                "deadline_s": deadline_s,
+            },
+        )
+        if not rows:
             raise WorkspaceNameTaken
-        return workspace_of(row)
+        return workspace_of(rows[0]._asdict())
+
+    async def look(self, workspace_id: WorkspaceId) -> Workspace | None:
+        """Like :meth:`get`, for what every command asks."""
+        rows = await self._tx.fetch(
+            "select * from workspaces where id = %(id)s and user_id = %(user_id)s",
+            {"id": workspace_id, "user_id": self._tx.user_id},
+        )
+        return workspace_of(rows[0]._asdict()) if rows else None
 
     async def page(self, *, before: WorkspaceId | None, name: str | None, items_max: int) -> list[Workspace]:
         """Newest first; ``before`` is the last id of the page before, ``name`` an exact name."""
@@ -181,7 +192,10 @@ class WorkspaceRepository(_Shared):
 
     async def count(self) -> int:
         """How many the user has."""
-        return int(await self._tx.scalar(select(func.count()).select_from(workspaces).where(self._visible)) or 0)
+        rows = await self._tx.fetch(
+            "select count(*) as n from workspaces where user_id = %(user_id)s", {"user_id": self._tx.user_id}
+        )
+        return int(rows[0].n)
 
     async def want_gone(self, workspace_id: WorkspaceId) -> None:
         """Remember that the user wants it deleted; may be repeated."""
@@ -239,7 +253,7 @@ class SystemWorkspaceRepository(_Shared):
         await self._tx.execute(delete(workspaces).where(workspaces.c.id == workspace_id))
 
 
-def workspace_of(row: RowMapping) -> Workspace:
+def workspace_of(row: Mapping[str, Any]) -> Workspace:
     """A workspace from its row."""
     error = ErrorView(code=row["error_code"], message=row["error_message"]) if row["error_code"] else None
     return Workspace(

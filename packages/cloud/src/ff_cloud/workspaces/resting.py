@@ -8,15 +8,18 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ff_cloud.kit.db import Database, SystemTx
-from ff_cloud.operations.errors import Fatal
+from ff_cloud.operations.errors import Fatal, OperationCancelled
 from ff_cloud.operations.model import Effects, Operation
 from ff_cloud.vms.access import Daemons, Target
 from ff_cloud.vms.daemon_client import VmUnreachable
 from ff_cloud.vms.engine.base import Engine
+from ff_cloud.vms.footing import Footing
 from ff_cloud.vms.model import Desired, Vm
+from ff_cloud.vms.plan import FAILURES_MAX
 from ff_cloud.vms.repository import SystemVmRepository
 from ff_cloud.vms.specs import Specs
-from ff_cloud.workspaces.steps import CONTAINER_TIMEOUT_S, DAEMON_TIMEOUT_S, AwaitDaemon, WorkspaceStep
+from ff_cloud.workspaces.kinds import PASSING
+from ff_cloud.workspaces.steps import CONTAINER_TIMEOUT_S, DaemonStep, WorkspaceStep
 from ff_core.contract.daemon import Rest
 from ff_core.contract.problem import RemoteProblem
 from ff_core.contract.workspace import VmStatus
@@ -34,13 +37,14 @@ CopyJournal = Callable[[Target], Awaitable[None]]
 """Copy a workspace's journal to its end."""
 
 
-class RestDaemon(AwaitDaemon):
+class RestDaemon(WorkspaceStep):
     """Have the daemon take nothing new, if nothing goes on. ``force`` in the operation's input does so in any case."""
 
     name = "rest"
 
     def __init__(self, db: Database, daemons: Daemons, world: World, *, idle_s: float) -> None:
-        super().__init__(db, daemons)
+        super().__init__(db)
+        self._daemons = daemons
         self._world = world
         self._idle_s = idle_s
 
@@ -162,11 +166,13 @@ class RenewContainer(WorkspaceStep):
         self._specs = specs
 
     async def do(self, op: Operation) -> Effects:
-        """See :class:`Step`."""
+        """See :class:`Step`. A container that runs and whose daemon is silent is not taken up again either."""
         vm = (await self._target(op)).vm
-        if vm.image in {None, self._specs.image} or vm.refused_image == self._specs.image:
-            return Effects()
-        return self._to(vm, self._specs.image, state={"image_before": vm.image})
+        if vm.image not in {None, self._specs.image} and vm.refused_image != self._specs.image:
+            return self._to(vm, self._specs.image, state={"image_before": vm.image})
+        if vm.health_failures >= FAILURES_MAX:
+            return self._to(vm, vm.image, state={})
+        return Effects()
 
     async def undo(self, op: Operation) -> Effects:
         """Back to the image that worked, and remember the one that did not."""
@@ -174,9 +180,10 @@ class RenewContainer(WorkspaceStep):
         before = op.state.get("image_before")
         if vm is None or before is None or vm.image == before:
             return Effects()
-        return self._to(vm, before, state={}, refused_image=self._specs.image)
+        guiltless = op.error_code in {*PASSING, OperationCancelled.code}
+        return self._to(vm, before, state={}, **({} if guiltless else {"refused_image": self._specs.image}))
 
-    def _to(self, vm: Vm, image: str, *, state: dict[str, Any], **more: Any) -> Effects:
+    def _to(self, vm: Vm, image: str | None, *, state: dict[str, Any], **more: Any) -> Effects:
         generation = vm.generation + 1
 
         async def apply(tx: SystemTx) -> None:
@@ -185,24 +192,25 @@ class RenewContainer(WorkspaceStep):
         return Effects(state=state, apply=apply)
 
 
-class RestoreState(AwaitDaemon):
+class RestoreState(DaemonStep):
     """Bring the last stored state into a VM that has lost its files; nothing where they are there."""
 
     name = "restore"
     timeout_s = RESTORE_TIMEOUT_S
 
-    def __init__(self, db: Database, daemons: Daemons, restore: Restore) -> None:
-        super().__init__(db, daemons)
+    def __init__(self, db: Database, daemons: Daemons, footing: Footing, restore: Restore) -> None:
+        super().__init__(db, daemons, footing)
         self._restore = restore
 
     async def do(self, op: Operation) -> Effects:
         """See :class:`Step`."""
         target = await self._target(op)
-        client = self._daemons.client(target.vm)
-        health = await client.wait_healthy(timeout_s=DAEMON_TIMEOUT_S)
+        health = await self._footing.healthy(target.vm)
         if health.workspace_id is not None or not target.existing:
             return Effects()
-        if not await self._restore(target):
+        async with self._footing.under(target.vm):
+            restored = await self._restore(target)
+        if not restored:
             raise Fatal(
                 "vm_data_lost",
                 "The workspace's files were lost with its VM, and none of its state had been stored yet. Delete it and make a "

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 
 from ff_cloud.kit.crypto import Sealer
 from ff_cloud.kit.db import Tx
@@ -11,7 +12,6 @@ from ff_cloud.operations.repository import OperationRepository
 from ff_cloud.operations.service import request_cancel, start
 from ff_cloud.users import plans
 from ff_cloud.users.plans import Countable
-from ff_cloud.vms import fleet_repository as fleet
 from ff_cloud.vms.access import Target
 from ff_cloud.vms.admission import REASONS
 from ff_cloud.vms.model import Vm
@@ -28,6 +28,10 @@ from ff_core.world import World
 
 CLAIM_GRACE_S = 10.0
 """For the request that claimed a VM to bind it; then the workspace's operation does."""
+
+NOT_YOURS = "There is no such workspace, or it is not yours; `ff ls` lists what you have."
+TOUCH_EVERY = timedelta(minutes=1)
+"""Use is noted to the minute: not every command is worth a write."""
 
 _NOT_READY = {
     WorkspaceStatus.NEW: "This workspace is about to be prepared; try again in a moment.",
@@ -94,8 +98,8 @@ class WorkspaceService:
         workspaces, vms = WorkspaceRepository(tx), VmRepository(tx)
         plan = await plans.hold(tx)
         plans.require_room(plan, Countable.WORKSPACES, await workspaces.count())
-        plans.require_room(plan, Countable.RUNNING_VMS, await vms.count_running())
-        refusing = await fleet.refusing(tx)
+        running, refusing = await vms.standing()
+        plans.require_room(plan, Countable.RUNNING_VMS, running)
         if refusing is not None:
             self._on_refused(refusing)
             raise ServerFull(REASONS.get(refusing), reason=refusing)
@@ -177,7 +181,9 @@ class WorkspaceService:
 
     async def look(self, tx: Tx, workspace_id: WorkspaceId) -> Found:
         """The workspace and its VM. Raises ``NotFound``, and ``WorkspaceNotReady`` when it will never answer again."""
-        workspace = await self._find(tx, workspace_id)
+        workspace = await WorkspaceRepository(tx).look(workspace_id)
+        if workspace is None:
+            raise NotFound(NOT_YOURS)
         if workspace.desired == GONE or workspace.status not in {WorkspaceStatus.READY, WorkspaceStatus.PROVISIONING}:
             raise WorkspaceNotReady(_why_not(workspace), workspace_status=workspace.status)
         return await self.with_vm(tx, workspace)
@@ -191,7 +197,7 @@ class WorkspaceService:
 
     async def with_vm(self, tx: Tx, workspace: Workspace) -> Found:
         """A workspace with its VM."""
-        return Found(workspace, (await VmRepository(tx).of_workspaces([workspace.id])).get(workspace.id))
+        return Found(workspace, await VmRepository(tx).of_workspace(workspace.id))
 
     async def require_room_to_run(self, tx: Tx) -> None:
         """Raise ``PlanLimitReached`` unless the caller's plan lets one more VM run."""
@@ -199,8 +205,9 @@ class WorkspaceService:
         plans.require_room(plan, Countable.RUNNING_VMS, await VmRepository(tx).count_running())
 
     async def touch(self, tx: Tx, workspace: Workspace) -> None:
-        """Note that its user uses it."""
-        await WorkspaceRepository(tx).touch(workspace.id)
+        """Note that its user uses it, to the minute."""
+        if self._world.now() - workspace.last_active_at > TOUCH_EVERY:
+            await WorkspaceRepository(tx).touch(workspace.id)
 
     async def find(self, tx: Tx, workspace_id: WorkspaceId) -> Workspace | None:
         """The workspace, or None when it is gone or not the caller's."""
@@ -209,8 +216,7 @@ class WorkspaceService:
     async def _find(self, tx: Tx, workspace_id: WorkspaceId, *, lock: bool = False) -> Workspace:
         workspace = await WorkspaceRepository(tx).get(workspace_id, lock=lock)
         if workspace is None:
-            message = "There is no such workspace, or it is not yours; `ff ls` lists what you have."
-            raise NotFound(message)
+            raise NotFound(NOT_YOURS)
         return workspace
 
     async def _views(self, tx: Tx, found: list[Workspace]) -> list[WorkspaceView]:

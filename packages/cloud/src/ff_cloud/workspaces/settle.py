@@ -11,7 +11,7 @@ from ff_cloud.operations.model import Operation, Status
 from ff_cloud.operations.service import start
 from ff_cloud.vms.model import Desired
 from ff_cloud.vms.repository import SystemVmRepository
-from ff_cloud.workspaces.kinds import REVIVE, TERMINATE
+from ff_cloud.workspaces.kinds import PASSING, REVIVE, TERMINATE
 from ff_cloud.workspaces.repository import GONE, SystemWorkspaceRepository, Workspace
 from ff_core.contract.base import ErrorView
 from ff_core.contract.workspace import VmStatus, WorkspaceStatus
@@ -19,6 +19,7 @@ from ff_core.ids import WorkspaceId
 from ff_core.world import World
 
 TIMED_OUT = ErrorView(code="provision_timed_out", message="The workspace could not be prepared in time; delete it and try again.")
+VM_LOST = ErrorView(code="vm_lost", message="The workspace's VM is no longer there; delete the workspace and make a new one.")
 CANCELLED = ErrorView(code="cancelled", message="It was deleted while it was being prepared.")
 
 
@@ -53,13 +54,16 @@ class Settler:
         await self._go_on(tx, workspace)
 
     async def revived(self, tx: SystemTx, op: Operation) -> None:
-        """Still READY after a revival that worked; FAILED after one that did not (the volume is kept)."""
+        """Still READY after a revival that worked; FAILED after one that did not (the volume is kept).
+
+        One that failed for a reason that passes is ordered again by the reconciler.
+        """
         workspace = await self._lock(tx, op)
         if workspace is None:
             return
-        failed = op.status is not Status.DONE and workspace.status is WorkspaceStatus.READY and not op.cancel_requested
-        if failed:
-            workspace = await self._fail(tx, workspace, op)
+        passes = op.cancel_requested or op.error_code in PASSING
+        if op.status is not Status.DONE and workspace.status is WorkspaceStatus.READY and not passes:
+            workspace = await self.fail(tx, workspace, _why(op))
         await self._go_on(tx, workspace)
 
     async def woken(self, tx: SystemTx, op: Operation) -> None:
@@ -69,12 +73,12 @@ class Settler:
             return
         vm = await SystemVmRepository(tx).of_workspace(workspace.id, lock=True)
         if op.status is not Status.DONE and vm is not None:
-            if op.cancel_requested or op.error_code in {"no_capacity", "docker_unreachable", "step_timed_out", "worker_lost"}:
+            if op.cancel_requested or op.error_code in PASSING:
                 # What may have been started counts as asleep; the reconciler stops it.
                 asleep = {"status": VmStatus.SUSPENDED, "desired": Desired.SUSPENDED, "admitted_at": None}
                 await SystemVmRepository(tx).change(vm.id, **asleep, suspended_at=vm.suspended_at or self._world.now())
             elif workspace.status is WorkspaceStatus.READY:
-                workspace = await self._fail(tx, workspace, op)
+                workspace = await self.fail(tx, workspace, _why(op))
         await self._go_on(tx, workspace)
 
     async def upgraded(self, tx: SystemTx, op: Operation) -> None:
@@ -123,13 +127,13 @@ class Settler:
         if workspace.desired == GONE:
             await self.terminate(tx, workspace)
 
-    async def _fail(self, tx: SystemTx, workspace: Workspace, op: Operation) -> Workspace:
+    async def fail(self, tx: SystemTx, workspace: Workspace, why: ErrorView) -> Workspace:
         """A workspace that was READY and can't be brought back. Its files are kept, its VM serves nobody."""
         vm = await SystemVmRepository(tx).of_workspace(workspace.id, lock=True)
         if vm is not None:
             await SystemVmRepository(tx).change(vm.id, status=VmStatus.FAILED, admitted_at=None)
         workspace = await self._move(tx, workspace, WorkspaceStatus.PROVISIONING)
-        return await self._move(tx, workspace, WorkspaceStatus.FAILED, _why(op))
+        return await self._move(tx, workspace, WorkspaceStatus.FAILED, why)
 
     async def _lock(self, tx: SystemTx, op: Operation) -> Workspace | None:
         return await SystemWorkspaceRepository(tx).get(WorkspaceId(UUID(op.key)), lock=True)

@@ -22,6 +22,7 @@ from ff_cloud.vms.capacity import admit
 from ff_cloud.vms.engine.base import Engine
 from ff_cloud.vms.engine.errors import IsolationBroken, VolumeMissing
 from ff_cloud.vms.errors import DockerUnreachable
+from ff_cloud.vms.footing import CONTAINER, DAEMON_STEP_TIMEOUT_S, Footing
 from ff_cloud.vms.model import Desired, Vm
 from ff_cloud.vms.repository import SystemVmRepository, limits_columns, made
 from ff_cloud.vms.specs import Specs
@@ -38,7 +39,6 @@ from ff_core.world import World
 log = structlog.get_logger(__name__)
 
 CONTAINER_TIMEOUT_S = 120.0
-DAEMON_TIMEOUT_S = 60.0
 CLONE_TIMEOUT_S = 900.0
 WAIT_FOR_ROOM_S = 0.5
 
@@ -96,11 +96,15 @@ class Admit(WorkspaceStep):
         return Effects(state={"queue_place": None})
 
     async def undo(self, op: Operation) -> Effects:
-        """It counts no longer; a VM that sleeps stays as it is."""
+        """It counts no longer: a VM that sleeps stays as it is, one that was never made is forgotten."""
         _, vm = await self._load(op)
-        if vm is None or vm.status is not VmStatus.SUSPENDED:
+        if vm is None:
             return Effects()
         vm_id = vm.id
+        if vm.status is VmStatus.CREATING:
+            return Effects(apply=lambda tx: SystemVmRepository(tx).delete(vm_id))
+        if vm.status is not VmStatus.SUSPENDED:
+            return Effects()
         return Effects(apply=lambda tx: SystemVmRepository(tx).change(vm_id, admitted_at=None))
 
 
@@ -111,7 +115,7 @@ class EnsureContainer(WorkspaceStep):
     then filled by :class:`RestoreState`.
     """
 
-    name = "container"
+    name = CONTAINER
     timeout_s = CONTAINER_TIMEOUT_S
     volume: Literal["any", "existing"] = "existing"
 
@@ -157,23 +161,28 @@ class EnsureNewContainer(EnsureContainer):
         return Effects(apply=lambda tx: SystemVmRepository(tx).delete(vm_id))
 
 
-class AwaitDaemon(WorkspaceStep):
+class DaemonStep(WorkspaceStep):
+    """A step that talks to the daemon."""
+
+    def __init__(self, db: Database, daemons: Daemons, footing: Footing) -> None:
+        super().__init__(db)
+        self._daemons = daemons
+        self._footing = footing
+
+
+class AwaitDaemon(DaemonStep):
     """Wait until the daemon answers."""
 
     name = "daemon"
-    timeout_s = DAEMON_TIMEOUT_S
-
-    def __init__(self, db: Database, daemons: Daemons) -> None:
-        super().__init__(db)
-        self._daemons = daemons
+    timeout_s = DAEMON_STEP_TIMEOUT_S
 
     async def do(self, op: Operation) -> Effects:
         """See :class:`Step`."""
-        await self._daemons.client((await self._target(op)).vm).wait_healthy(timeout_s=DAEMON_TIMEOUT_S)
+        await self._footing.healthy((await self._target(op)).vm)
         return Effects()
 
 
-class BindDaemon(AwaitDaemon):
+class BindDaemon(DaemonStep):
     """Tell the daemon whose it is. From now on the VM serves."""
 
     name = "bind"
@@ -181,7 +190,8 @@ class BindDaemon(AwaitDaemon):
     async def do(self, op: Operation) -> Effects:
         """See :class:`Step`."""
         target = await self._target(op)
-        await self._daemons.bind(target)
+        async with self._footing.under(target.vm):
+            await self._daemons.bind(target)
         vm_id = target.vm.id
 
         async def apply(tx: SystemTx) -> None:
@@ -196,9 +206,10 @@ class ApplyLimits(WorkspaceStep):
 
     name = "limits"
 
-    def __init__(self, db: Database, engine: Engine, specs: Specs) -> None:
+    def __init__(self, db: Database, engine: Engine, footing: Footing, specs: Specs) -> None:
         super().__init__(db)
         self._engine = engine
+        self._footing = footing
         self._specs = specs
 
     async def do(self, op: Operation) -> Effects:
@@ -207,7 +218,8 @@ class ApplyLimits(WorkspaceStep):
         async with self._db.system_transaction() as tx:
             limits = self._specs.limits_of(await plans.of(tx, vm.user_id))
         if limits != vm.limits:
-            await self._engine.update_limits(vm.id, limits)
+            async with self._footing.under(vm):
+                await self._engine.update_limits(vm.id, limits)
 
         async def apply(tx: SystemTx) -> None:
             vms = SystemVmRepository(tx)
@@ -223,27 +235,33 @@ class CheckIsolation(WorkspaceStep):
 
     name = "isolation"
 
-    def __init__(self, db: Database, engine: Engine) -> None:
+    def __init__(self, db: Database, engine: Engine, footing: Footing) -> None:
         super().__init__(db)
         self._engine = engine
+        self._footing = footing
 
     async def do(self, op: Operation) -> Effects:
-        """See :class:`Step`."""
+        """See :class:`Step`. Of a VM that does not run nothing can be said."""
+        vm = (await self._target(op)).vm
         try:
-            await self._engine.isolation((await self._target(op)).vm.id)
+            async with self._footing.under(vm):
+                await self._engine.isolation(vm.id)
         except IsolationBroken as error:
+            await self._footing.require(vm)
             raise Fatal(error.code, error.detail) from error
         return Effects()
 
 
-class PrepareCheckout(AwaitDaemon):
+class PrepareCheckout(DaemonStep):
     """Have the daemon clone the repository, or make an empty one."""
 
     name = "repository"
     timeout_s = CLONE_TIMEOUT_S + 60
 
-    def __init__(self, db: Database, daemons: Daemons, sealer: Sealer, seed_for: SeedFor, note_clone: NoteClone) -> None:
-        super().__init__(db, daemons)
+    def __init__(
+        self, db: Database, daemons: Daemons, footing: Footing, sealer: Sealer, seed_for: SeedFor, note_clone: NoteClone
+    ) -> None:
+        super().__init__(db, daemons, footing)
         self._sealer = sealer
         self._seed_for = seed_for
         self._note_clone = note_clone
@@ -264,7 +282,8 @@ class PrepareCheckout(AwaitDaemon):
         if mirrored is not None:
             await self._plant(target, workspace.user_id, mirrored)
         try:
-            await self._daemons.call(target, lambda daemon: daemon.prepare_repository(wanted))
+            async with self._footing.under(target.vm):
+                await self._daemons.call(target, lambda daemon: daemon.prepare_repository(wanted))
         except RemoteProblem as error:
             if error.problem.code == "vm_resting":
                 raise
