@@ -6,10 +6,14 @@ from contextlib import AsyncExitStack
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
+from psycopg import ProgrammingError
+from psycopg.types.json import Jsonb
+from sqlalchemy import bindparam, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
 
-from ff_cloud.kit.db import Database, SystemTx, Tx, parse_url
+from ff_cloud.kit.db import Database, SystemTx, Tx, parse_url, ready
 from ff_cloud.kit.errors import DatabaseUnavailable
+from ff_cloud.operations.tables import operations
 from ff_cloud.testing.postgres import PostgresForTests
 from ff_core.ids import UserId
 from ff_core.world import SystemWorld
@@ -76,6 +80,29 @@ async def test_statements_of_both_kinds_are_of_one_transaction(db: Database) -> 
         assert [row.key for row in await tx.fetch(keys, {})] == ["a", "b"]
     async with db.transaction(USER) as tx:
         assert await tx.fetch(keys, {}) == []
+
+
+async def test_a_statement_made_ready_takes_values_by_name(db: Database) -> None:
+    mine = operations.c.user_id == bindparam("user_id")
+    add = ready(
+        insert(operations)
+        .values(id=bindparam("id"), user_id=bindparam("user_id"), kind="k", key=bindparam("key"), input=bindparam("input"))
+        .on_conflict_do_nothing(index_elements=["key"], index_where=text("status in ('queued', 'running')"))
+        .returning(operations.c.id)
+    )
+    find = ready(select(operations.c.key, operations.c.input).where(mine, operations.c.kind == "k").order_by("key").limit(2))
+    touch = ready(update(operations).where(mine).values(updated_at=func.now()))
+    async with db.system_transaction() as tx:
+        for key in ("c", "a", "b", "b"):
+            row = {"id": WORLD.new_id(), "user_id": USER, "key": key, "input": Jsonb({"n": key})}
+            assert len(await tx.fetch(add, row)) <= 1
+        assert await tx.fetch(touch, {"user_id": USER}) == []
+        assert await tx.fetch(find, {"user_id": USER}) == [("a", {"n": "a"}), ("b", {"n": "b"})]
+        assert await tx.fetch(find, {"user_id": UserId(UUID(int=2))}) == []
+        with pytest.raises(ProgrammingError, match="user_id"):
+            await tx.fetch(find, {})
+    with pytest.raises(TypeError):
+        ready(select(operations.c.id).where(operations.c.key.in_(["a", "b"])))
 
 
 async def test_a_statement_that_takes_too_long_is_cut(postgres: PostgresForTests, db: Database) -> None:

@@ -76,6 +76,13 @@ async def stores(db: Db, value: Annotated[str, Body(embed=True)]):
     return {}
 
 
+@router.post("/stores-quickly")
+async def stores_quickly(db: Db, value: Annotated[str, Body(embed=True)]):
+    async with db.system_transaction() as tx:
+        await tx.fetch("select %(value)s::text", {"value": value})
+    return {}
+
+
 class Effects:
     def __init__(self):
         self.count = 0
@@ -181,8 +188,9 @@ async def test_names_of_unknown_fields_can_not_break_the_answer(http):
 
 
 @pytest.mark.parametrize("value", ["nul \0 inside", "half \ud83d pair"])
-async def test_text_that_can_not_be_stored_is_the_senders_fault(http, value):
-    answer = await http.post("/stores", content=json.dumps({"value": value}), headers=JSON)
+@pytest.mark.parametrize("path", ["/stores", "/stores-quickly"])
+async def test_text_that_can_not_be_stored_is_the_senders_fault(http, value, path):
+    answer = await http.post(path, content=json.dumps({"value": value}), headers=JSON)
     problem(answer, 422, "invalid_input")
 
 

@@ -63,8 +63,8 @@ async def use(tx: SystemTx, session_id: UUID, user_id: UserId, now: datetime) ->
         return None
     row = rows[0]
     # Once a minute at most: otherwise every request would write, and wait for the one before it.
-    stale = sessions.c.last_used_at <= now - _TOUCH_EVERY
     if row.last_used_at <= now - _TOUCH_EVERY:
+        stale = sessions.c.last_used_at <= now - _TOUCH_EVERY
         await tx.execute(update(sessions).where(sessions.c.id == session_id, stale).values(last_used_at=now))
     return _grant(row)
 

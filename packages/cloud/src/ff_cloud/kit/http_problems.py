@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import psycopg
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -36,6 +37,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(UnicodeEncodeError, _on_bad_text)
     app.add_exception_handler(DataError, _on_bad_text)
+    app.add_exception_handler(psycopg.DataError, _on_bad_text)
 
 
 def request_id_of(scope: Scope) -> str | None:

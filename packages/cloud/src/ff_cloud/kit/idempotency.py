@@ -12,8 +12,9 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
-from sqlalchemy import Column, DateTime, SmallInteger, Table, Text, Uuid, delete, func, select, update
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from psycopg.types.json import Jsonb
+from sqlalchemy import Column, DateTime, SmallInteger, Table, Text, Uuid, delete, func
+from sqlalchemy.dialects.postgresql import JSONB
 
 from ff_cloud.errors import IdempotencyKeyInvalid, IdempotencyMismatch
 from ff_cloud.kit.db import SystemTx, Tx
@@ -35,6 +36,14 @@ idempotency_keys = Table(
 )
 
 
+_CLAIM = """
+    insert into idempotency_keys (user_id, key, fingerprint) values (%(user_id)s, %(key)s, %(fingerprint)s)
+    on conflict do nothing returning key
+"""
+_EARLIER = "select fingerprint, status, body from idempotency_keys where user_id = %(user_id)s and key = %(key)s"
+_ANSWERED = "update idempotency_keys set status = %(status)s, body = %(body)s where user_id = %(user_id)s and key = %(key)s"
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a request answered. ``replayed`` when an earlier one with the same key did the work."""
@@ -52,15 +61,14 @@ async def once(tx: Tx, key: str | None, fingerprint: str, make: Callable[[], Awa
     """
     if key is None:
         return await make()
-    mine = (idempotency_keys.c.user_id == tx.user_id) & (idempotency_keys.c.key == key)
-    claim = insert(idempotency_keys).values(user_id=tx.user_id, key=key, fingerprint=fingerprint)
-    if await tx.scalar(claim.on_conflict_do_nothing().returning(idempotency_keys.c.key)) is None:
-        earlier = (await tx.execute(select(idempotency_keys).where(mine))).one()
+    mine = {"user_id": tx.user_id, "key": key}
+    if not await tx.fetch(_CLAIM, {**mine, "fingerprint": fingerprint}):
+        (earlier,) = await tx.fetch(_EARLIER, mine)
         if not hmac.compare_digest(earlier.fingerprint, fingerprint):
             raise IdempotencyMismatch
         return Answer(earlier.status, earlier.body, replayed=True)
     answer = await make()
-    await tx.execute(update(idempotency_keys).where(mine).values(status=answer.status, body=answer.body))
+    await tx.fetch(_ANSWERED, {**mine, "status": answer.status, "body": Jsonb(answer.body)})
     return answer
 
 
