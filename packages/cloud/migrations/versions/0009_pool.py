@@ -84,6 +84,11 @@ def upgrade() -> None:
     # An order may come later than now, and after steps that its request did by itself.
     op.execute("grant insert (run_at, step, step_name, request_id) on operations to ff_app")
 
+    # One that is to begin later is no news yet: whoever hastens it tells.
+    op.execute("drop trigger operations_inserted on operations")
+    op.execute("create trigger operations_inserted after insert on operations for each row "
+               "when (new.run_at <= clock_timestamp()) execute function operations_notify()")
+
     # Waiting requests and the pool hear of every VM that changes hands or state.
     op.execute("""
         create function vms_notify() returns trigger language plpgsql set search_path = pg_catalog as $$
@@ -102,6 +107,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("drop trigger vms_updated on vms")
     op.execute("drop function vms_notify()")
+    op.execute("drop trigger operations_inserted on operations")
+    op.execute("create trigger operations_inserted after insert on operations for each row execute function operations_notify()")
+    op.execute("revoke insert (run_at, step, step_name, request_id) on operations from ff_app")
     op.execute("alter table operations drop column request_id")
     op.execute("drop table fleet")
     op.execute("drop table pool_demand")

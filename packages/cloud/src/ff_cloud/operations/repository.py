@@ -5,8 +5,8 @@ from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
 
+from psycopg.types.json import Jsonb
 from sqlalchemy import Row, delete, func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
 
 from ff_cloud.kit import correlation
 from ff_cloud.kit.db import SystemTx, Tx
@@ -49,18 +49,31 @@ class OperationRepository:
         ``delay_s``: not before then, unless :meth:`hasten` says so. ``done``: how many of its steps whoever orders it takes
         care of himself.
         """
-        row: dict[str, Any] = {"id": id, "user_id": user_id, "kind": kind, "key": key}
-        row |= {"input": dict(input), "cancellable": cancellable, "request_id": correlation.request_id()}
+        kept = dict(input)
         if (place := correlation.traceparent()) is not None:
-            row["input"][correlation.TRACEPARENT] = place
-        if delay_s:
-            row["run_at"] = func.clock_timestamp() + timedelta(seconds=delay_s)
-        if done:
-            row["step"] = done
+            kept[correlation.TRACEPARENT] = place
         # A conflict gives no row and no exception, so the transaction lives on.
-        statement = insert(operations).values(row)
-        statement = statement.on_conflict_do_nothing(index_elements=["key"], index_where=_ACTIVE)
-        return await self._tx.scalar(statement.returning(operations.c.id)) is not None
+        rows = await self._tx.fetch(
+            """
+            insert into operations (id, user_id, kind, key, input, cancellable, request_id, step, run_at)
+            values (%(id)s, %(user_id)s, %(kind)s, %(key)s, %(input)s, %(cancellable)s, %(request_id)s, %(done)s,
+                clock_timestamp() + make_interval(secs => %(delay_s)s))
+            on conflict (key) where status in ('queued', 'running') do nothing
+            returning id
+            """,
+            {
+                "id": id,
+                "user_id": user_id,
+                "kind": kind,
+                "key": key,
+                "input": Jsonb(kept),
+                "cancellable": cancellable,
+                "request_id": correlation.request_id(),
+                "done": done,
+                "delay_s": delay_s,
+            },
+        )
+        return bool(rows)
 
     async def get(self, id: OperationId) -> Operation | None:  # noqa: A002
         """The operation, or None when there is none that ``tx`` may see."""

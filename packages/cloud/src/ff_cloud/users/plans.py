@@ -31,8 +31,10 @@ async def of(tx: Tx | SystemTx, user_id: UserId) -> Plan:
 
 async def hold(tx: Tx) -> Plan:
     """The plan of the transaction's user. Whoever else holds it waits until ``tx`` ends, so that what is counted stays true."""
-    await repository.wait_for_others(tx, tx.user_id)
-    return await of(tx, tx.user_id)
+    plan = await repository.hold_plan(tx, tx.user_id)
+    if plan is None:
+        raise NotFound
+    return plan
 
 
 def limit(plan: Plan, what: Countable) -> int:

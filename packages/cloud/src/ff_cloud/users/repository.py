@@ -95,6 +95,18 @@ async def plan_names(tx: Tx | SystemTx) -> list[str]:
     return list((await tx.execute(select(plans.c.name).order_by(plans.c.workspaces_max))).scalars())
 
 
+async def hold_plan(tx: Tx, user_id: UserId) -> Plan | None:
+    """Like :func:`wait_for_others` and then :func:`plan_of`, in one round trip."""
+    rows = await tx.fetch(
+        """
+        with held as materialized (select pg_advisory_xact_lock(hashtextextended(%(name)s, 0)))
+        select p.* from held, plans p join users u on u.plan = p.name where u.id = %(user_id)s
+        """,
+        {"name": f"limits of {user_id}", "user_id": user_id},
+    )
+    return Plan(**rows[0]._asdict()) if rows else None
+
+
 async def wait_for_others(tx: Tx, user_id: UserId) -> None:
     """Until this transaction ends nobody else who asks for the same gets past here: what is counted stays so.
 

@@ -238,6 +238,17 @@ class SystemVmRepository:
         values = {"status": VmStatus.TERMINATING, "desired": Desired.GONE, "user_id": None, "workspace_id": None}
         return await self._tx.scalar(update(vms).where(claimed).values(values).returning(vms.c.id)) is not None
 
+    async def bound(self, vm_id: VmId) -> None:
+        """It runs for its workspace, and somebody is about to use it."""
+        await self.change(
+            vm_id,
+            status=VmStatus.RUNNING,
+            desired=Desired.RUNNING,
+            health_failures=0,
+            suspended_at=None,
+            active_at=func.clock_timestamp(),
+        )
+
     async def serve(self, vm: Vm) -> None:
         """A claimed VM was bound: it runs for its workspace. Nothing, when that is known or no longer so."""
         claimed = and_(vms.c.id == vm.id, vms.c.workspace_id == vm.workspace_id, vms.c.status == VmStatus.CLAIMED)
@@ -305,11 +316,11 @@ def limits_columns(limits: Limits) -> dict[str, Any]:
     }
 
 
-def _any(row: Mapping[str, Any]) -> AnyVm:
+def _any(row: Mapping[Any, Any]) -> AnyVm:
     return AnyVm(**_facts(row)) if row["workspace_id"] is None else _owned(row)
 
 
-def _owned(row: Mapping[str, Any]) -> Vm:
+def _owned(row: Mapping[Any, Any]) -> Vm:
     return Vm(**_facts(row), user_id=UserId(row["user_id"]), workspace_id=WorkspaceId(row["workspace_id"]))
 
 
@@ -330,7 +341,7 @@ _PLAIN: Sequence[str] = (
 )
 
 
-def _facts(row: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(row: Mapping[Any, Any]) -> dict[str, Any]:
     limits = None
     if row["memory_bytes"] is not None:
         limits = Limits(row["memory_bytes"], row["cpus"], row["pids"], row["disk_bytes"])

@@ -253,7 +253,7 @@ class SystemWorkspaceRepository(_Shared):
         await self._tx.execute(delete(workspaces).where(workspaces.c.id == workspace_id))
 
 
-def workspace_of(row: Mapping[str, Any]) -> Workspace:
+def workspace_of(row: Mapping[Any, Any]) -> Workspace:
     """A workspace from its row."""
     error = ErrorView(code=row["error_code"], message=row["error_message"]) if row["error_code"] else None
     return Workspace(
