@@ -26,7 +26,7 @@ from ff_cloud.vms.footing import CONTAINER, DAEMON_STEP_TIMEOUT_S, Footing
 from ff_cloud.vms.model import Desired, Vm
 from ff_cloud.vms.repository import SystemVmRepository, limits_columns, made
 from ff_cloud.vms.specs import Specs
-from ff_cloud.workspaces.kinds import ADMIT, WAITING_KINDS
+from ff_cloud.workspaces.kinds import ADMIT, PROVISION, WAITING_KINDS
 from ff_cloud.workspaces.repository import SystemWorkspaceRepository, Workspace
 from ff_cloud.workspaces.service import token_context
 from ff_core.contract.daemon import PrepareRepository
@@ -96,12 +96,12 @@ class Admit(WorkspaceStep):
         return Effects(state={"queue_place": None})
 
     async def undo(self, op: Operation) -> Effects:
-        """It counts no longer: a VM that sleeps stays as it is, one that was never made is forgotten."""
+        """It counts no longer: a VM that sleeps stays as it is, one of a new workspace that was never made is forgotten."""
         _, vm = await self._load(op)
         if vm is None:
             return Effects()
         vm_id = vm.id
-        if vm.status is VmStatus.CREATING:
+        if vm.status is VmStatus.CREATING and op.kind == PROVISION:
             return Effects(apply=lambda tx: SystemVmRepository(tx).delete(vm_id))
         if vm.status is not VmStatus.SUSPENDED:
             return Effects()
@@ -193,12 +193,7 @@ class BindDaemon(DaemonStep):
         async with self._footing.under(target.vm):
             await self._daemons.bind(target)
         vm_id = target.vm.id
-
-        async def apply(tx: SystemTx) -> None:
-            values = {"status": VmStatus.RUNNING, "desired": Desired.RUNNING, "health_failures": 0, "suspended_at": None}
-            await SystemVmRepository(tx).change(vm_id, **values)
-
-        return Effects(apply=apply)
+        return Effects(apply=lambda tx: SystemVmRepository(tx).bound(vm_id))
 
 
 class ApplyLimits(WorkspaceStep):
