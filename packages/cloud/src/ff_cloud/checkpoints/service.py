@@ -39,6 +39,8 @@ log = structlog.get_logger(__name__)
 PACK_TIMEOUT_S = 1500.0
 ARCHIVE_BYTES_MAX = 64 * 1024**3
 """The store must not be filled by one VM, whatever it sends."""
+BUSY_TRIES = 60
+BUSY_S = 0.5
 GC_EVERY_S = 1800.0
 GC_AGE_MIN = timedelta(hours=1)
 """What nobody knows is removed when it is so old: younger, it may be on its way."""
@@ -89,8 +91,8 @@ class Checkpoints:
         """Store what changed in the workspace since its last checkpoint; None when nothing did. May be repeated.
 
         Takes as long as the workspace is large, the first time. Raises :class:`CheckpointOutdated` when the VM is not the
-        workspace's any more or somebody else was faster, ``BlobsUnavailable``, ``VmUnreachable``, ``VmMisbehaved``, and ``RemoteProblem``:
-        ``checkpoint_running``, ``checkpoint_too_large``, ``checkpoint_disk_full``, ``workspace_not_ready``.
+        workspace's any more or somebody else was faster, ``BlobsUnavailable``, ``VmUnreachable``, ``VmMisbehaved``, and
+        ``RemoteProblem``: ``checkpoint_running``, ``checkpoint_too_large``, ``checkpoint_disk_full``, ``workspace_not_ready``.
         """
         began_s = time.monotonic()
         try:
@@ -240,15 +242,11 @@ class Checkpoints:
         client = self._daemons.client(target.vm)
         for chain in model.points(known, present):
             point = chain[-1]
-            feed = _Feed(self._blobs, chain, self._newer(target.workspace_id, point.journal_seq))
-            wanted = RestoreRequest(workspace_id=target.workspace_id, number=point.number, tree_sha256=point.tree_sha256)
             try:
-                restored = await client.restore(wanted, feed.body())
-            except FFError as error:
-                broken = feed.error or error
-                refused = isinstance(broken, RemoteProblem) and broken.problem.code == "checkpoint_broken"
-                if not refused and not isinstance(broken, BlobDamaged | BlobMissing):
-                    raise broken from error
+                restored = await self._put(client, chain)
+            except FFError as broken:
+                if not _is(broken, "checkpoint_broken") and not isinstance(broken, BlobDamaged | BlobMissing):
+                    raise
                 log.warning("checkpoint.damaged", workspace_id=str(target.workspace_id), number=point.number, reason=str(broken))
                 continue
             log.warning(
@@ -261,6 +259,22 @@ class Checkpoints:
             )
             return restored
         raise CheckpointsDamaged
+
+    async def _put(self, client: DaemonClient, chain: list[Checkpoint]) -> Restored:
+        """Have one state restored. A daemon that is still busy with an attempt that was broken off is given time."""
+        point = chain[-1]
+        wanted = RestoreRequest(workspace_id=point.workspace_id, number=point.number, tree_sha256=point.tree_sha256)
+        for tries_left in reversed(range(BUSY_TRIES)):
+            feed = _Feed(self._blobs, chain, self._newer(point.workspace_id, point.journal_seq))
+            try:
+                return await client.restore(wanted, feed.body())
+            except FFError as error:
+                if feed.error is not None:
+                    raise feed.error from error
+                if not _is(error, "checkpoint_running") or tries_left == 0:
+                    raise
+            await self._world.sleep(BUSY_S)
+        raise AssertionError  # the last try returns or raises
 
     async def _known(self, workspace_id: WorkspaceId) -> dict[int, Checkpoint]:
         async with self._db.system_transaction() as tx:
@@ -288,6 +302,10 @@ class Checkpoints:
 
     def _folder(self, workspace_id: WorkspaceId) -> str:
         return f"{self._top}{workspace_id}/"
+
+
+def _is(error: FFError, code: str) -> bool:
+    return isinstance(error, RemoteProblem) and error.problem.code == code
 
 
 async def _require(finished: Awaitable[bool]) -> None:

@@ -123,6 +123,13 @@ async def furnish(db: Database, user_id: UserId) -> Estate:
         await tx.execute(text("update vms set status = 'RUNNING' where id = :id"), {"id": estate.vm_id})
         await identities.add(tx, user_id, "4711", MARK, NOW)
         await tx.execute(
+            text(
+                "insert into checkpoints (workspace_id, number, user_id, vm_id, vm_generation, state, reason, key, began_at)"
+                " values (:workspace, 1, :user, :vm, 1, 'FAILED', 'turn', :mark || :user, :now)"
+            ),
+            {"user": user_id, "workspace": estate.workspace_id, "vm": estate.vm_id, "now": NOW, "mark": MARK},
+        )
+        await tx.execute(
             text("insert into usage values (gen_random_uuid(), :user, :workspace, :now, :mark, null, 1, 1, 1, 1, 1)"),
             {"user": user_id, "workspace": estate.workspace_id, "now": NOW, "mark": MARK},
         )
