@@ -40,7 +40,10 @@ FAREWELL_S = 0.5
 """From the last frame of a command to the end of its response."""
 SILENCE_S_MAX = 40.0
 """Without a byte on the event stream; the daemon sends a comment every 10 s."""
-POLL_S = 0.02
+POLL_S = 0.005
+KNOCK_S = 0.02
+"""For a connection to a VM that was just started: what is sent before its network cable works is lost without a word, and the
+kernel itself would try again after a second."""
 RESPONSE_BYTES_MAX = 16 * 1024 * 1024
 EVENT_BYTES_MAX = 4 * 1024 * 1024
 FRAME_BYTES_MAX = 4 * 1024 * 1024
@@ -79,6 +82,7 @@ class DaemonClient:
     """
 
     def __init__(self, address: str, port: int, token: str, generation: int, http: DaemonHttp) -> None:
+        self._place = (address, port)
         host = f"[{address}]" if ":" in address else address
         self._base = f"http://{host}:{port}/v1"
         self._headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
@@ -93,6 +97,7 @@ class DaemonClient:
         """Ask for ``health`` until there is an answer. Raises :class:`VmUnreachable` after ``timeout_s``."""
         try:
             async with asyncio.timeout(timeout_s):
+                await self._knock()
                 while True:
                     try:
                         return await self.health()
@@ -100,6 +105,18 @@ class DaemonClient:
                         await asyncio.sleep(POLL_S)
         except TimeoutError as exc:
             raise VmUnreachable(f"The workspace's VM did not answer within {timeout_s:g} s of its start. Try again.") from exc
+
+    async def _knock(self) -> None:
+        """Return once somebody listens: a daemon does so long before it can answer."""
+        while True:
+            try:
+                async with asyncio.timeout(KNOCK_S):
+                    _, writer = await asyncio.open_connection(*self._place)
+            except OSError:  # TimeoutError is one
+                await asyncio.sleep(POLL_S)
+            else:
+                writer.close()
+                return
 
     async def bind(self, wanted: Bind, *, timeout_s: float = ANSWER_TIMEOUT_S) -> Health:
         """Give the VM to a workspace, or renew how its agents reach the model."""
