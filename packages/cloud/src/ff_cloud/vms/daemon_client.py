@@ -43,7 +43,8 @@ SILENCE_S_MAX = 40.0
 POLL_S = 0.005
 KNOCK_S = 0.02
 """For a connection to a VM that was just started: what is sent before its network cable works is lost without a word, and the
-kernel itself would try again after a second."""
+kernel itself would try again after a second. Doubled each time, up to :data:`KNOCK_S_MAX`, for one that is far away."""
+KNOCK_S_MAX = 1.0
 RESPONSE_BYTES_MAX = 16 * 1024 * 1024
 EVENT_BYTES_MAX = 4 * 1024 * 1024
 FRAME_BYTES_MAX = 4 * 1024 * 1024
@@ -108,11 +109,13 @@ class DaemonClient:
 
     async def _knock(self) -> None:
         """Return once somebody listens: a daemon does so long before it can answer."""
+        patience_s = KNOCK_S
         while True:
             try:
-                async with asyncio.timeout(KNOCK_S):
+                async with asyncio.timeout(patience_s):
                     _, writer = await asyncio.open_connection(*self._place)
             except OSError:  # TimeoutError is one
+                patience_s = min(2 * patience_s, KNOCK_S_MAX)
                 await asyncio.sleep(POLL_S)
             else:
                 writer.close()
