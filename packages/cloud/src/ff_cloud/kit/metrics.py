@@ -86,22 +86,21 @@ class HttpMetrics:
         self._duration = Histogram(
             "ff_http_request_duration_seconds", "Until the answer began.", labels, registry=registry, buckets=_REQUEST_S
         )
-        self._routes: set[tuple[str, str]] = set()
+        # What each route counts with, found once: every request comes by here.
+        self._of_route: dict[tuple[str, str], tuple[dict[StatusClass, Counter], Histogram]] = {}
         self.expect(OTHER, OTHER)
 
     def expect(self, method: str, route: str) -> None:
         """There is a route; its requests are counted under its template."""
-        self._routes.add((method, route))
-        _known(self._requests, (method,), (route,), get_args(StatusClass))
-        _known(self._duration, (method,), (route,))
+        counters = {status: self._requests.labels(method, route, status) for status in get_args(StatusClass)}
+        self._of_route[method, route] = (counters, self._duration.labels(method, route))
 
     def answered(self, method: str, route: str, status: int, duration_s: float | None) -> None:
         """A request ended with ``status`` (0: without an answer); its answer began after ``duration_s``."""
-        if (method, route) not in self._routes:
-            method, route = OTHER, OTHER
-        self._requests.labels(method, route, status_class(status)).inc()
+        counters, duration = self._of_route.get((method, route)) or self._of_route[OTHER, OTHER]
+        counters[status_class(status)].inc()
         if duration_s is not None:
-            self._duration.labels(method, route).observe(duration_s)
+            duration.observe(duration_s)
 
 
 class OperationMetrics:
