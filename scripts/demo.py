@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
 
 from ff_cloud.testing.server import (
     DidNotStart,
@@ -128,6 +129,7 @@ def play(terminal: Terminal, folder: Path) -> None:
         git = stack.enter_context(running_git_server(folder, network.gateway, ["hello"]))
         terminal.note(f"git server   {git.url}/hello.git")
         settings = {"FF_DEPLOYMENT": network.deployment, "FF_ALLOW_PLAIN_HTTP_REPOS": "1"}
+        settings["FF_VM_EGRESS_ALLOW"] = urlsplit(git.url).netloc  # VMs reach nothing of this machine but the gateway
         if real:
             settings["FF_MODEL_BASE_URL"] = os.environ.get("ANTHROPIC_BASE_URL", "")
             terminal.note("model        the REAL Anthropic API, with your ANTHROPIC_API_KEY; this costs a few cents")

@@ -6,11 +6,12 @@ shared starts a server of its own, with ``running_server``.
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
 from api_user import Accounts, User
-from stack import MODEL_KEY, Stack, scratch
+from stack import MODEL_KEY, Stack, free_port, scratch
 
 from ff_cloud.testing.server import running_server, tail
 from ff_cloud.testing.vm_network import vm_network
@@ -24,8 +25,11 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
         network = await exits.enter_async_context(vm_network(purpose="e2e"))
         model = await exits.enter_async_context(ModelApi(host=network.gateway))
         git = await exits.enter_async_context(GitServer(tmp_path_factory.mktemp("repositories"), host=network.gateway))
+        spare = free_port(network.gateway)
         settings = {
             "FF_DEPLOYMENT": network.deployment,
+            # VMs reach nothing of this machine but the gateway; these git servers are asked without it.
+            "FF_VM_EGRESS_ALLOW": f"{urlsplit(git.origin).netloc},{network.gateway}:{spare}",
             "FF_MODEL_BASE_URL": model.url,
             "FF_MODEL_API_KEY": MODEL_KEY,
             "FF_ALLOW_PLAIN_HTTP_REPOS": "1",
@@ -35,7 +39,7 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
         }
         folder = exits.enter_context(scratch())
         server = exits.enter_context(running_server(folder, settings))
-        yield Stack(network, model, git, server, settings)
+        yield Stack(network, model, git, spare, server, settings)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -1,6 +1,7 @@
 """What the end-to-end tests talk to."""
 
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ class Stack:
     network: VmNetwork
     model: ModelApi
     git: GitServer
+    git_port: int
+    """For another git server on the same address, which VMs may reach too."""
     server: Running
     settings: dict[str, str]
 
@@ -38,6 +41,12 @@ class Stack:
 
 def docker(*argv: str) -> list[str]:
     return subprocess.run(["docker", *argv], capture_output=True, text=True, check=True, timeout=30).stdout.split()
+
+
+def free_port(address: str) -> int:
+    """A port of that address that nobody listens on now."""
+    with socket.create_server((address, 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 @contextmanager

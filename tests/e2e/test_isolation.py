@@ -7,6 +7,9 @@ import pytest
 from api_user import User
 from stack import MODEL_KEY, Stack
 
+from ff_cloud.vms.engine.docker import docker_engine
+from ff_core.ids import VmId
+
 pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="session")]
 
 KEPT_CAPABILITIES = {"CHOWN", "DAC_OVERRIDE", "KILL", "SETGID", "SETUID"}
@@ -33,7 +36,8 @@ async def test_docker_inspect_shows_limits_and_no_secret(stack: Stack, user: Use
     assert host["LogConfig"]["Config"]["max-size"]
     assert not host["PortBindings"]
     assert host["Privileged"] is False
-    assert [mount["Destination"] for mount in seen["Mounts"]] == ["/workspace"]
+    assert [mount["Destination"] for mount in seen["Mounts"] if mount["RW"]] == ["/workspace"]
+    assert {mount["Destination"] for mount in seen["Mounts"]} <= {"/workspace", "/etc/hosts", "/etc/resolv.conf"}
     assert MODEL_KEY not in text
     hashed = next(line.partition("=")[2] for line in seen["Config"]["Env"] if line.startswith("FF_TOKEN_SHA256="))
     assert len(hashed) == 64
@@ -96,10 +100,12 @@ def _name(stack: Stack, vm_id: object) -> str:
     return f"ff-{stack.network.deployment}-{vm_id}"
 
 
-async def _address(stack: Stack, vm_id: object) -> str:
-    (seen,) = json.loads(await _docker("inspect", _name(stack, vm_id)))
-    (network,) = seen["NetworkSettings"]["Networks"].values()
-    return network["IPAddress"]
+async def _address(stack: Stack, vm_id: VmId) -> str:
+    async with docker_engine(stack.network.deployment) as engine:
+        seen = await engine.observe(vm_id)
+    assert seen.container is not None
+    assert seen.container.address is not None
+    return seen.container.address
 
 
 async def _docker(*arguments: str) -> str:

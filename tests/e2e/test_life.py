@@ -59,7 +59,8 @@ async def test_a_workspace_can_be_deleted_while_it_is_made(user: User) -> None:
 
 async def test_a_repository_with_a_password(stack: Stack, user: User, tmp_path) -> None:
     token = "ghp_e2e_token_that_must_not_leak"
-    async with GitServer(tmp_path, host=stack.network.gateway, credentials=("x-access-token", token)) as git:
+    credentials = ("x-access-token", token)
+    async with GitServer(tmp_path, host=stack.network.gateway, port=stack.git_port, credentials=credentials) as git:
         url = await git.create("private", {"README.md": "# private\n"}, branch="trunk")
         workspace = await user.ready(repo_url=url, repo_token=token, branch="trunk")
         assert await user.shell(workspace.id, "cat README.md; git branch --show-current; git remote get-url origin") == (

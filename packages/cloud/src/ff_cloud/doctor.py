@@ -9,6 +9,7 @@ from ff_cloud.kit.postgres_binaries import find_binaries
 from ff_cloud.runtime import image_of
 from ff_cloud.settings import CloudSettings
 from ff_cloud.vms.engine.docker import docker_engine
+from ff_cloud.vms.engine.options import EngineOptions
 from ff_core.errors import FFError
 
 
@@ -49,7 +50,8 @@ async def _database(settings: CloudSettings) -> Finding:
 async def _docker(settings: CloudSettings) -> list[Finding]:
     image = image_of(settings)
     try:
-        async with docker_engine(settings.deployment_name, url=settings.docker_host, network=settings.vm_network) as engine:
+        options = EngineOptions.of(settings)
+        async with docker_engine(settings.deployment_name, url=settings.docker_host, options=options) as engine:
             report = await engine.check(image)
     except FFError as error:
         return [Finding("docker", ok=False, message=error.detail)]

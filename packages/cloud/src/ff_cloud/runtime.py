@@ -27,6 +27,7 @@ from ff_cloud.version import VERSION
 from ff_cloud.vms.access import Daemons
 from ff_cloud.vms.daemon_http import DaemonHttp
 from ff_cloud.vms.engine.docker import docker_engine
+from ff_cloud.vms.engine.options import EngineOptions
 from ff_cloud.vms.image import LATEST, content_tag, find_root, read_extra_ca
 from ff_cloud.vms.traced import TracedDaemonHttp, traced
 from ff_cloud.worker import running_worker
@@ -141,8 +142,7 @@ async def worker_of(parts: Parts, say: Say) -> AsyncIterator[None]:
     async with docker_engine(
         settings.deployment_name,
         url=settings.docker_host,
-        network=settings.vm_network,
-        volume_options=settings.vm_volume_options,
+        options=EngineOptions.of(settings, gateway_url=lambda: parts.gateway.known_url),
     ) as untraced:
         engine = traced(untraced, parts.telemetry.tracing)
         try:
@@ -217,7 +217,7 @@ async def gateway_of(parts: Parts, say: Say) -> AsyncIterator[asyncio.Event]:
     listens = asyncio.Event()
     async with (
         AsyncExitStack() as stack,
-        docker_engine(settings.deployment_name, url=settings.docker_host, network=settings.vm_network) as engine,
+        docker_engine(settings.deployment_name, url=settings.docker_host, options=EngineOptions.of(settings)) as engine,
         open_gateway(settings=settings, db=parts.db, secrets=parts.secrets, world=parts.world, telemetry=parts.telemetry) as app,
     ):
         trouble: FFError | None = None

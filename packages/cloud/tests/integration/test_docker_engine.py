@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -14,6 +15,7 @@ from ff_cloud.testing.vm_network import VmNetwork, vm_network
 from ff_cloud.vms.engine import Limits, VmSpec
 from ff_cloud.vms.engine.docker import DockerEngine, docker_engine
 from ff_cloud.vms.engine.errors import EngineFailed
+from ff_cloud.vms.engine.options import EngineOptions
 from ff_cloud.vms.errors import DockerUnreachable
 from ff_cloud.vms.token import token_sha256, vm_token
 from ff_core.errors import InvalidInput
@@ -22,6 +24,7 @@ from ff_core.world import SystemWorld
 
 WORLD = SystemWorld()
 SECRET = b"s" * 32
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 LIMITS = Limits(memory_bytes=128 * 1024 * 1024, cpus=0.5, pids=64)
 
 
@@ -37,9 +40,15 @@ async def network() -> AsyncIterator[VmNetwork]:
         yield made
 
 
+@pytest.fixture(params=[pytest.param("direct", marks=AS_ROOT), "docker"])
+def networking(request: pytest.FixtureRequest) -> str:
+    """Who connects VMs to their network."""
+    return request.param
+
+
 @pytest.fixture
-async def engine(network: VmNetwork) -> AsyncIterator[DockerEngine]:
-    async with docker_engine(network.deployment) as made:
+async def engine(network: VmNetwork, networking: str) -> AsyncIterator[DockerEngine]:
+    async with docker_engine(network.deployment, options=EngineOptions(networking=networking)) as made:
         yield made
 
 
@@ -110,11 +119,15 @@ async def test_the_walls_stand(engine: DockerEngine, image: str, network: VmNetw
     assert inside(end.container_id, "touch /etc/x", user="root").returncode != 0, "the root file system is read-only"
     assert inside(end.container_id, "echo true > /tmp/run && chmod +x /tmp/run && /tmp/run").returncode == 0
     assert inside(end.container_id, "cat /workspace/.ff/x; ls /workspace/.ff").returncode != 0
-    assert inside(end.container_id, "touch /workspace/repo/mine && stat -c %U /workspace/repo/mine").stdout == "dev\n"
+    assert inside(end.container_id, "touch /workspace/home/mine && stat -c %U /workspace/home/mine").stdout == "dev\n"
     assert "CapEff:\t0000000000000000" in inside(end.container_id, "cat /proc/self/status").stdout
     assert "Seccomp:\t2" in inside(end.container_id, "cat /proc/self/status").stdout
     hosts = inside(end.container_id, "cat /etc/hosts").stdout
     assert f"{network.gateway}\tff-host" in hosts
+    assert inside(end.container_id, "ls /proc/net/if_inet6 && cat /proc/net/if_inet6").stdout.strip() in {
+        "",
+        "/proc/net/if_inet6",
+    }
     assert "192.0.2.7\tgit.example" in hosts
 
 
@@ -133,9 +146,9 @@ async def test_containers_hear_the_host_but_not_each_other(engine: DockerEngine,
 async def test_a_new_generation_finds_its_files(engine: DockerEngine, image: str):
     wanted = spec(image)
     end = await engine.ensure(wanted)
-    assert inside(end.container_id, "echo kept > /workspace/repo/note").returncode == 0
+    assert inside(end.container_id, "echo kept > /workspace/home/note").returncode == 0
     end = await engine.ensure(dataclasses.replace(wanted, generation=2))
-    assert inside(end.container_id, "cat /workspace/repo/note").stdout == "kept\n"
+    assert inside(end.container_id, "cat /workspace/home/note").stdout == "kept\n"
 
 
 @pytest.mark.docker
@@ -174,7 +187,7 @@ async def test_a_program_that_is_not_in_the_image_is_a_sentence(engine: DockerEn
 @pytest.mark.docker
 async def test_a_volume_can_be_small(network: VmNetwork, image: str):
     options = {"type": "tmpfs", "device": "tmpfs", "o": "size=1m"}
-    async with docker_engine(network.deployment, volume_options=options) as engine:
+    async with docker_engine(network.deployment, options=EngineOptions(volume_options=options)) as engine:
         end = await engine.ensure(spec(image))
         full = inside(end.container_id, "head -c 2000000 /dev/zero > /workspace/x", user="root")
         assert "No space left" in full.stderr
@@ -204,22 +217,38 @@ async def test_two_servers_make_one_network(image: str):
 
 
 @pytest.mark.docker
-async def test_a_container_whose_network_went_is_made_anew(engine: DockerEngine, image: str, network: VmNetwork):
+async def test_a_container_whose_network_went_comes_back_on_another(
+    engine: DockerEngine, image: str, network: VmNetwork, networking: str
+):
     wanted = spec(image)
     old = await engine.ensure(wanted)
     await engine.stop(wanted.vm_id)
     docker("network", "rm", network.name)
     new = await engine.ensure(wanted)
-    assert new.container_id != old.container_id
+    assert (new.container_id == old.container_id) == (networking == "direct")
     assert await connect(new.address, new.port)
 
 
 @pytest.mark.docker
+@AS_ROOT
+async def test_a_network_that_goes_under_a_running_vm_is_made_again(image: str, network: VmNetwork):
+    async with docker_engine(network.deployment, options=EngineOptions(networking="direct")) as engine:
+        wanted = spec(image)
+        old = await engine.ensure(wanted)
+        docker("network", "rm", network.name)  # Docker does not know that anybody is on it
+        assert (await engine.observe(wanted.vm_id)).container.address is None
+        new = await engine.ensure(wanted)
+        assert new.container_id == old.container_id
+        assert await connect(new.address, new.port)
+        await engine.isolation(wanted.vm_id)
+
+
+@pytest.mark.docker
 async def test_a_given_network_must_exist(network: VmNetwork, image: str):
-    async with docker_engine("other", network="ff-no-such-network") as engine:
+    async with docker_engine("other", options=EngineOptions(network="ff-no-such-network")) as engine:
         with pytest.raises(EngineFailed, match="no Docker network 'ff-no-such-network'"):
             await engine.ensure(spec(image))
-    async with docker_engine(network.deployment, network=network.name) as engine:
+    async with docker_engine(network.deployment, options=EngineOptions(network=network.name)) as engine:
         assert await engine.network_gateway() == network.gateway
         await engine.ensure(spec(image))
 
@@ -240,7 +269,7 @@ async def test_an_engine_that_is_not_there_says_so_quickly(tmp_path):
                 await call
 
 
-@pytest.mark.parametrize(("name", "url"), [("Bad Name", None), ("", None), ("x" * 40, None), ("ok", "nonsense")])
+@pytest.mark.parametrize(("name", "url"), [("Bad Name", None), ("", None), ("x" * 41, None), ("ok", "nonsense")])
 async def test_a_bad_setting_is_named(name, url):
     with pytest.raises(InvalidInput):
         async with docker_engine(name, url=url):

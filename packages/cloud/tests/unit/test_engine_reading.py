@@ -1,15 +1,16 @@
 import dataclasses
 import json
 from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv4Network
 from uuid import UUID
 
 import pytest
-from aiodocker.exceptions import DockerError
 
 from ff_cloud.vms.engine import ContainerSeen, Endpoint, EngineEvent
 from ff_cloud.vms.engine.errors import EngineFailed, NoCapacity, RuntimeMissing
-from ff_cloud.vms.engine.reading import container_seen, endpoint_of, event_of, gateway_of, translate, vm_id_of
+from ff_cloud.vms.engine.reading import Refused, bridge_of, container_seen, endpoint_of, event_of, gateway_of, translate, vm_id_of
 from ff_cloud.vms.errors import DockerUnreachable, ImageMissing
+from ff_cloud.vms.host.network import Bridge
 from ff_core.ids import VmId
 
 VM = VmId(UUID("01890000-0000-7000-8000-000000000001"))
@@ -69,19 +70,34 @@ def test_where_a_container_is():
     ],
 )
 def test_refusals_are_translated(status, message, expected):
-    error = translate(DockerError(status, message))
+    error = translate(Refused(status, message))
     assert type(error) is expected
     assert len(error.detail) > 20
 
 
 def test_a_long_refusal_is_cut():
-    assert len(translate(DockerError(500, "x\n" * 5000)).detail) < 500
+    assert len(translate(Refused(500, "x\n" * 5000)).detail) < 500
 
 
 def test_labels_of_others_are_not_ours():
     assert vm_id_of({"ff.vm": str(VM)}) == VM
     assert vm_id_of({"ff.vm": "nonsense"}) is None
     assert vm_id_of(None) is None
+
+
+def test_the_bridge():
+    shown = {
+        "Id": "0123456789abcdef",
+        "Driver": "bridge",
+        "Options": {"com.docker.network.driver.mtu": "1400"},
+        "IPAM": {"Config": [{"Subnet": "172.20.0.0/16", "Gateway": "172.20.0.1"}]},
+    }
+    bridge = Bridge("br-0123456789ab", IPv4Network("172.20.0.0/16"), IPv4Address("172.20.0.1"), 1400)
+    assert bridge_of(shown) == bridge
+    assert bridge_of({**shown, "Options": {"com.docker.network.bridge.name": "vms"}}).name == "vms"
+    assert bridge_of({**shown, "Options": None}).mtu == 1500
+    assert bridge_of({**shown, "Driver": "macvlan"}) is None
+    assert bridge_of({**shown, "IPAM": {"Config": [{"Subnet": "fd00::/64", "Gateway": "fd00::1"}]}}) is None
 
 
 def test_the_gateway():

@@ -25,6 +25,11 @@ class GatewayAddress:
             self._url = f"http://{HOST_OF_VMS}:{port}"
 
     @property
+    def known_url(self) -> str | None:
+        """The same; null while it is not known."""
+        return self._url.rstrip("/") if self._url else None
+
+    @property
     def url(self) -> str:
         """Without a slash at its end. Raises :class:`GatewayNotReady`."""
         if self._url is None:

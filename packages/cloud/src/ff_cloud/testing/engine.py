@@ -106,6 +106,12 @@ class FakeEngine:
         """What the VM may use now."""
         return self._vms[vm_id].limits if vm_id in self._vms else None
 
+    async def prepare(self, image: str) -> None:
+        """See the protocol."""
+        await self._enter("prepare")
+        if image not in self._images:
+            raise ImageMissing
+
     async def ensure(self, spec: VmSpec) -> Endpoint:
         """See the protocol."""
         await self._enter("ensure")

@@ -141,6 +141,14 @@ class Engine(Protocol):
     does not answer in time (what was asked may have happened) and ``EngineFailed`` when it refuses without a known reason.
     """
 
+    async def prepare(self, image: str) -> None:
+        """Bring about what VMs need before the first one is made, such as their network and the rules about what they reach.
+
+        ``ensure`` does it too when nobody did. Called at the start it keeps that off the first VM's way; called now and then
+        it puts back what somebody else took away. Cheap when nothing is to do. Raises ``EgressUnavailable``, ``ImageMissing``.
+        """
+        ...
+
     async def ensure(self, spec: VmSpec) -> Endpoint:
         """Make a container for ``spec`` exist and run over the VM's volume; adopt one that already does.
 

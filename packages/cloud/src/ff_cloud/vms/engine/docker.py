@@ -1,19 +1,17 @@
-"""VMs as Docker containers. The only module that talks to Docker about them."""
+"""VMs as Docker containers."""
 
 import asyncio
-import json
-import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
-
-import aiodocker
-import aiohttp
-from aiodocker.exceptions import DockerError
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
 
 from ff_cloud.vms.engine.base import (
     Capacity,
+    ContainerSeen,
     Endpoint,
     EngineEvent,
     EngineReport,
@@ -22,120 +20,99 @@ from ff_cloud.vms.engine.base import (
     Observed,
     VmSpec,
 )
+from ff_cloud.vms.engine.client import DockerClient, docker_client, door, filters
 from ff_cloud.vms.engine.errors import ContainerMissing, EngineFailed, ImageInUse, IsolationBroken, StaleFence, VolumeMissing
+from ff_cloud.vms.engine.ground import Ground, Net
 from ff_cloud.vms.engine.hardening import (
     LABEL_DEPLOYMENT,
-    Place,
+    LABEL_VM,
     container_body,
+    hole,
+    is_direct,
     limits_body,
     name_of,
-    network_body,
     network_name_of,
+    volume_labels,
 )
-from ff_cloud.vms.engine.reading import (
-    container_seen,
-    endpoint_of,
-    event_of,
-    gateway_of,
-    image_seen,
-    translate,
-    vm_id_of,
-)
+from ff_cloud.vms.engine.options import EngineOptions
+from ff_cloud.vms.engine.reading import Refused, container_seen, endpoint_of, event_of, image_seen, vm_id_of
+from ff_cloud.vms.engine.trial import Abilities
 from ff_cloud.vms.errors import DockerUnreachable
+from ff_cloud.vms.host import capacity, network
+from ff_cloud.vms.host.network import BridgeMissing
 from ff_core.errors import InvalidInput
 from ff_core.ids import VmId
 
-T = TypeVar("T")
-
+DEPLOYMENT = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 IMAGES = "ff-workspace"
 """The repository whose images are ours to list and remove."""
 
-DEFAULT_URL = "unix:///var/run/docker.sock"
-DEPLOYMENT = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
-
-CONNECT_TIMEOUT_S = 5.0
 QUESTION_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 40.0
 ENSURE_TIMEOUT_S = 120.0
 REMOVE_TIMEOUT_S = 120.0
 INSPECTIONS_MAX = 8
-RETRY_S = 0.05
+RETRY_S = 0.02
 """Between looks while another caller, or Docker itself, is in the middle of the same container."""
 
 
 @asynccontextmanager
 async def docker_engine(
-    deployment: str,
-    *,
-    url: str | None = None,
-    network: str | None = None,
-    runtime: str | None = None,
-    volume_options: Mapping[str, str] | None = None,
+    deployment: str, *, url: str | None = None, options: EngineOptions | None = None
 ) -> AsyncIterator["DockerEngine"]:
     """The VMs of ``deployment`` on the Docker Engine at ``url``, else DOCKER_HOST, else the local socket.
 
-    ``network`` names one that exists; without it the deployment's own is made on demand. Nothing is asked yet, so an
-    engine that is down shows in the first call. Raises ``InvalidInput`` for a name or an address that can't be one.
+    Nothing is asked yet, so an engine that is down shows in the first call. Raises ``InvalidInput`` for a name or an
+    address that can't be one.
     """
     if DEPLOYMENT.fullmatch(deployment) is None:
-        raise InvalidInput(f"{deployment!r} can't name a deployment: use up to 31 of a-z, 0-9 and '-'.")
-    chosen = url or os.environ.get("DOCKER_HOST") or DEFAULT_URL
-    try:
-        client = aiodocker.Docker(chosen, timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S))
-    except ValueError as exc:
-        raise InvalidInput(f"{chosen!r} is no address of a Docker Engine. Set DOCKER_HOST to one such as {DEFAULT_URL}.") from exc
-    try:
-        yield DockerEngine(client, deployment, network=network, runtime=runtime, volume_options=volume_options or {})
-    finally:
-        await client.close()
+        raise InvalidInput(f"{deployment!r} can't name a deployment: use up to 40 of a-z, 0-9 and '-'.")
+    async with docker_client(url) as client:
+        yield DockerEngine(client, Ground(client, deployment, options or EngineOptions()))
 
 
 class DockerEngine:
     """See :class:`~ff_cloud.vms.engine.base.Engine`, whose promises are not repeated here; made by :func:`docker_engine`."""
 
-    def __init__(
-        self,
-        client: aiodocker.Docker,
-        deployment: str,
-        *,
-        network: str | None,
-        runtime: str | None,
-        volume_options: Mapping[str, str],
-    ) -> None:
-        self.deployment = deployment
+    def __init__(self, client: DockerClient, ground: Ground) -> None:
+        self.deployment = ground.deployment
         self._client = client
-        self._network_name = network
-        self._runtime = runtime
-        self._volume_options = volume_options
-        self._making_network = asyncio.Lock()
+        self._ground = ground
+
+    async def prepare(self, image: str) -> None:
+        """Also finds out, once, what this machine can do."""
+        async with door(ENSURE_TIMEOUT_S):
+            await self._ground.prepare(image)
 
     async def ensure(self, spec: VmSpec) -> Endpoint:
         """Make the container, or adopt it. The name is the meeting point: Docker gives it to one of the racers."""
         started = False
-        async with _door(ENSURE_TIMEOUT_S):
+        async with door(ENSURE_TIMEOUT_S):
+            await self._ground.keep_rules()
             while True:
                 info = await self._inspect(spec.vm_id)
                 if info is None:
-                    if spec.volume == "existing" and not await self._has_volume(spec.vm_id):
-                        raise VolumeMissing
-                    await self._create(spec)
+                    container_id = await self._create(spec)
+                    started = container_id is not None and await self._start(container_id)
                     continue
                 seen = container_seen(info)
                 if seen.fence > spec.fence or seen.generation > spec.generation:
                     raise StaleFence
                 if seen.generation < spec.generation or seen.state == "dead":
                     await self._delete_container(seen.id)
-                elif (endpoint := endpoint_of(seen, started=started)) is not None:
+                elif (endpoint := await self._endpoint(info, started=started)) is not None:
                     return endpoint
                 else:
+                    await self._mount(spec.vm_id)
                     started = await self._start(seen.id)
 
     async def observe(self, vm_id: VmId) -> Observed:
         """Two questions, one after the other."""
-        async with _door(QUESTION_TIMEOUT_S):
+        async with door(QUESTION_TIMEOUT_S):
             info = await self._inspect(vm_id)
-            volume = await self._has_volume(vm_id)
-        return Observed(vm_id, container_seen(info) if info is not None else None, volume)
+            volume = self._ground.left_of_volume(vm_id) or await self._client.find(f"volumes/{self._name(vm_id)}") is not None
+            cables = await self._cables([info])
+        return Observed(vm_id, _seen(info, cables) if info is not None else None, volume)
 
     async def observe_all(self) -> list[Observed]:
         """Docker's lists leave out why a container ended, so each one found is inspected, a few at a time."""
@@ -145,120 +122,139 @@ class DockerEngine:
             async with gate:
                 return await self._inspect_id(container_id)
 
-        async with _door(QUESTION_TIMEOUT_S * 4):
-            listed = await self._client.containers.list(all=True, filters=_filters(self.deployment))
-            infos = await asyncio.gather(*(inspect(container.id) for container in listed))
-            volumes = await self._volumes()
-        containers = {vm_id_of(info["Config"]["Labels"]): container_seen(info) for info in infos if info is not None}
-        kept = {vm_id_of(volume["Labels"]) for volume in volumes}
+        async with door(QUESTION_TIMEOUT_S * 4):
+            listed = await self._containers()
+            infos = await asyncio.gather(*(inspect(container["Id"]) for container in listed if LABEL_VM in container["Labels"]))
+            kept = {vm_id_of(volume["Labels"]) for volume in await self._volumes()} | self._ground.all_volumes()
+            cables = await self._cables(infos)
+        containers = {vm_id_of(info["Config"]["Labels"]): _seen(info, cables) for info in infos if info is not None}
         return [Observed(vm_id, containers.get(vm_id), vm_id in kept) for vm_id in containers.keys() | kept if vm_id is not None]
 
     async def stop(self, vm_id: VmId) -> None:
         """SIGTERM, ten seconds, SIGKILL: by the container's own ``StopTimeout``."""
-        async with _door(STOP_TIMEOUT_S):
-            await _or_none(self._container(vm_id).stop())
+        async with door(STOP_TIMEOUT_S):
+            await self._client.drop("POST", f"containers/{self._name(vm_id)}/stop")
 
     async def start(self, vm_id: VmId) -> Endpoint:
         """Start it, unless it runs."""
         started = False
-        async with _door(ENSURE_TIMEOUT_S):
+        async with door(ENSURE_TIMEOUT_S):
+            await self._ground.keep_rules()
             while True:
                 info = await self._inspect(vm_id)
-                seen = container_seen(info) if info is not None else None
-                if seen is None or seen.state == "dead":
+                if info is None or container_seen(info).state == "dead":
                     raise ContainerMissing
-                if (endpoint := endpoint_of(seen, started=started)) is not None:
+                if (endpoint := await self._endpoint(info, started=started)) is not None:
                     return endpoint
-                started = await self._start(seen.id)
+                await self._mount(vm_id)
+                started = await self._start(info["Id"])
 
     async def update_limits(self, vm_id: VmId, limits: Limits) -> None:
-        """Takes effect at once, running or not."""
-        async with _door(QUESTION_TIMEOUT_S):
-            path = f"containers/{name_of(self.deployment, vm_id)}/update"
-            answer = await self._call("POST", path, limits_body(limits))
-        if answer is None:
-            raise ContainerMissing
+        """Takes effect at once, running or not; the disk of a running VM where the kernel lets us, else at its next start."""
+        async with door(QUESTION_TIMEOUT_S):
+            path = f"containers/{self._name(vm_id)}"
+            if await self._client.find(f"{path}/json") is None:
+                raise ContainerMissing
+            if limits.disk_bytes is not None and self._ground.has_volume(vm_id):
+                await asyncio.to_thread(self._ground.volumes.grow, vm_id, limits.disk_bytes)
+            await self._client.ask("POST", f"{path}/update", body=limits_body(limits))
 
     async def remove(self, vm_id: VmId) -> None:
         """Kill and remove the container, then the volume, which can't go before."""
-        async with _door(REMOVE_TIMEOUT_S):
-            name = name_of(self.deployment, vm_id)
-            await self._delete_container(name)
-            await self._delete_volume(name)
+        async with door(REMOVE_TIMEOUT_S):
+            await self._delete_container(self._name(vm_id))
+            await self._delete_volume(self._name(vm_id))
+            if self._ground.on_host:
+                await asyncio.to_thread(self._ground.volumes.remove, vm_id)
 
     async def events(self) -> AsyncGenerator[EngineEvent, None]:
-        """One long request per iterator; aiodocker's own subscription keeps an unbounded queue."""
-        filters = _filters(self.deployment, type=["container"], event=["start", "oom", "die", "destroy"])
-        forever = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S)
-        async with _door(None):
-            async with self._client._query("events", params={"filters": filters}, timeout=forever) as response:  # noqa: SLF001
-                try:
-                    async for line in response.content:
-                        event = event_of(line)
-                        if event is not None:
-                            yield event
-                finally:
-                    response.close()
+        """One long request per iterator."""
+        label = f"{LABEL_DEPLOYMENT}={self.deployment}"
+        wanted = filters(label=[label], type=["container"], event=["start", "oom", "die", "destroy"])
+        async with door(None):
+            async with aclosing(self._client.lines("events", params=wanted)) as lines:
+                async for line in lines:
+                    event = event_of(line)
+                    if event is not None:
+                        yield event
             raise DockerUnreachable("The Docker Engine closed its stream of events; it is probably restarting. Try again.")
 
     async def check(self, image: str) -> EngineReport:
-        """Four questions."""
-        async with _door(QUESTION_TIMEOUT_S):
-            version = await self._client.version()
-            found = await _or_none(self._client.images.inspect(image))
-            network = await self._find_network()
+        """Three questions."""
+        async with door(QUESTION_TIMEOUT_S):
+            version = await self._client.ask("GET", "version")
+            found = await self._client.find(f"images/{image}/json")
+            network = await self._ground.find_network()
         return EngineReport(
             version=version["Version"],
             api_version=version["ApiVersion"],
             image_present=found is not None,
-            network=self._network_name or network_name_of(self.deployment),
+            network=self._ground.options.network or network_name_of(self.deployment),
             network_ready=network is not None,
         )
 
+    async def abilities(self, image: str) -> tuple[Abilities, str | None]:
+        """What is used of this machine, and why VMs are not kept from private networks, if they are not; for ``doctor``."""
+        async with door(ENSURE_TIMEOUT_S):
+            able = await self._ground.prepare(image)
+        return able, self._ground.egress_problem
+
     async def capacity(self) -> Capacity:
-        """What Docker says about its machine."""
-        async with _door(QUESTION_TIMEOUT_S):
-            info = await self._client.system.info()
-        return Capacity(memory_total_bytes=info["MemTotal"], cpus=info["NCPU"], containers=info["ContainersRunning"])
+        """What Docker says about its machine, and where that is this one, what the kernel says."""
+        async with door(QUESTION_TIMEOUT_S):
+            info = await self._client.ask("GET", "info")
+        running = info["ContainersRunning"]
+        told = Capacity(memory_total_bytes=info["MemTotal"], cpus=info["NCPU"], containers=running)
+        if self._client.local:
+            folders = [Path(info["DockerRootDir"]), self._ground.folder]
+            seen = await asyncio.to_thread(capacity.measure, folders)
+            told = replace(seen, cpus=told.cpus, containers=running)
+        most = capacity.containers_max(running, told.pids, told.pids_max)
+        return replace(told, containers_max=most, disk_quota=self._ground.quota)
 
     async def isolation(self, vm_id: VmId) -> None:
-        """Look at the container and at its network."""
-        async with _door(QUESTION_TIMEOUT_S):
+        """Look at the container as Docker shows it, at its network as the kernel does, and at the rules."""
+        async with door(QUESTION_TIMEOUT_S):
             info = await self._inspect(vm_id)
-            network = await self._find_network()
-        if info is None:
-            raise ContainerMissing
-        if not container_seen(info).running:
-            raise IsolationBroken("The VM does not run, so that its walls can't be looked at. Start it and ask again.")
-        networks = [each["NetworkID"] for each in info["NetworkSettings"]["Networks"].values()]
-        if network is None or networks != [network["Id"]]:
-            raise IsolationBroken("The VM is not on exactly one network, that of VMs. It is not used.")
+            if info is None:
+                raise ContainerMissing
+            net = await self._ground.network()
+            problem = hole(info, net.id)
+            if problem is None and is_direct(info) and net.bridge is not None:
+                pid = info["State"]["Pid"]
+                problem = await asyncio.to_thread(network.hole, net.bridge, info["Id"], pid)
+            if problem is None:
+                await self._ground.keep_rules(fresh_s=0)
+        if problem is not None:
+            raise IsolationBroken(f"The VM is not used: {problem}. Remove it; if it stays so, run `ff-cloud doctor`.")
 
     async def images(self) -> list[ImageSeen]:
         """Those of the repository that ``ff-cloud image build`` writes to."""
-        async with _door(QUESTION_TIMEOUT_S):
-            listed = await self._client.images.list(filters={"reference": [IMAGES]})
-        return [image_seen(image) for image in listed]
+        async with door(QUESTION_TIMEOUT_S):
+            return [
+                image_seen(image) for image in await self._client.ask("GET", "images/json", params=filters(reference=[IMAGES]))
+            ]
 
     async def remove_image(self, image_id: str) -> None:
         """By force, since it may have several tags; force would take one that a stopped VM needs, so that is asked before."""
-        async with _door(REMOVE_TIMEOUT_S):
-            found = await _or_none(self._client.images.inspect(image_id))
+        async with door(REMOVE_TIMEOUT_S):
+            found = await self._client.find(f"images/{image_id}/json")
             if found is None:
                 return
-            if await self._client.containers.list(all=True, filters=json.dumps({"ancestor": [found["Id"]]})):
+            ask = filters(ancestor=[found["Id"]]) | {"all": "1"}
+            if await self._client.ask("GET", "containers/json", params=ask):
                 raise ImageInUse
             try:
-                await self._call("DELETE", f"images/{image_id}", params={"force": "1"})
-            except DockerError as exc:
+                await self._client.drop("DELETE", f"images/{image_id}", params={"force": "1"})
+            except Refused as exc:
                 if exc.status != 409:
                     raise
                 raise ImageInUse from exc
 
     async def network_gateway(self) -> str:
         """The address at which VMs find this host, as ``ff-host``. Makes the network when it is not there yet."""
-        async with _door(QUESTION_TIMEOUT_S):
-            gateway = gateway_of(await self._network())
+        async with door(QUESTION_TIMEOUT_S):
+            gateway = (await self._ground.network()).gateway
         if gateway is None:
             raise EngineFailed(
                 "The VMs' Docker network has no gateway, so that they can't reach this host. Use a bridge network."
@@ -266,47 +262,75 @@ class DockerEngine:
         return gateway
 
     async def clear(self) -> None:
-        """Remove every container, every volume and the network of this deployment. Safe to repeat."""
-        async with _door(REMOVE_TIMEOUT_S):
-            for container in await self._client.containers.list(all=True, filters=_filters(self.deployment)):
-                await self._delete_container(container.id)
+        """Remove every container, every volume, the network and the rules of this deployment. Safe to repeat."""
+        async with door(REMOVE_TIMEOUT_S):
+            for container in await self._containers():
+                await self._delete_container(container["Id"])
             for volume in await self._volumes():
                 await self._delete_volume(volume["Name"])
-            for network in await self._client.networks.list(filters={"label": f"{LABEL_DEPLOYMENT}={self.deployment}"}):
-                await self._call("DELETE", f"networks/{network['Id']}")
+            await self._ground.clear()
 
-    async def _call(
-        self, method: str, path: str, data: dict[str, Any] | None = None, params: dict[str, str] | None = None
-    ) -> Any:
-        """Ask what aiodocker has no (typed) method for. Null when there is no such thing."""
-        return await _or_none(self._client._query_json(path, method, data=data, params=params))  # noqa: SLF001
-
-    def _container(self, vm_id: VmId) -> aiodocker.containers.DockerContainer:
-        return self._client.containers.container(name_of(self.deployment, vm_id))
+    def _name(self, vm_id: VmId) -> str:
+        return name_of(self.deployment, vm_id)
 
     async def _inspect(self, vm_id: VmId) -> dict[str, Any] | None:
-        return await self._inspect_id(name_of(self.deployment, vm_id))
+        return await self._inspect_id(self._name(vm_id))
 
     async def _inspect_id(self, container_id: str) -> dict[str, Any] | None:
-        return await _or_none(self._client.containers.container(container_id).show())
+        found: dict[str, Any] | None = await self._client.find(f"containers/{container_id}/json")
+        return found
 
-    async def _create(self, spec: VmSpec) -> None:
-        """Create the container, or find that somebody else is just doing so."""
-        network = await self._network()
-        place = Place(self.deployment, network["Id"], gateway_of(network), self._runtime, self._volume_options)
+    async def _containers(self) -> list[dict[str, Any]]:
+        ask = filters(label=[f"{LABEL_DEPLOYMENT}={self.deployment}"]) | {"all": "1"}
+        return list(await self._client.ask("GET", "containers/json", params=ask))
+
+    async def _create(self, spec: VmSpec) -> str | None:
+        """Create volume and container; null when somebody else is just doing so."""
+        place = await self._ground.place(spec.image, spec.extra_hosts)
+        await self._make_volume(spec)
+        body = container_body(spec, place)
         try:
-            await self._client.containers.create(container_body(spec, place), name=name_of(self.deployment, spec.vm_id))
-        except DockerError as exc:
+            made = await self._client.ask("POST", "containers/create", body=body, params={"name": self._name(spec.vm_id)})
+        except Refused as exc:
             if exc.status != 409:
                 raise
             await asyncio.sleep(RETRY_S)  # the name is taken before the container can be seen
+            return None
+        return str(made["Id"])
+
+    async def _make_volume(self, spec: VmSpec) -> None:
+        """Whatever is there already stays what it is: with a quota or without."""
+        name, volumes = self._name(spec.vm_id), self._ground.volumes
+        options: Mapping[str, str] = self._ground.options.volume_options
+        quota = self._ground.has_volume(spec.vm_id)
+        if not quota:
+            found = await self._client.find(f"volumes/{name}")
+            if found is not None and volumes.holds((found["Options"] or {}).get("device")):
+                await self._delete_volume(name)  # the name of files that are gone
+                found = None
+            if found is not None:
+                return
+            if spec.volume == "existing":
+                raise VolumeMissing
+            quota = self._ground.quota and spec.limits.disk_bytes is not None
+        if quota:
+            path = await asyncio.to_thread(volumes.make, spec.vm_id, spec.limits.disk_bytes or 0)
+            options = {"type": "none", "o": "bind", "device": str(path)}
+        labels = volume_labels(self.deployment, spec.vm_id)
+        body = {"Name": name, "Driver": "local", "DriverOpts": dict(options), "Labels": labels}
+        await self._client.ask("POST", "volumes/create", body=body)
+
+    async def _mount(self, vm_id: VmId) -> None:
+        if self._ground.has_volume(vm_id):
+            await asyncio.to_thread(self._ground.volumes.mount, vm_id)
 
     async def _start(self, container_id: str) -> bool:
         """Start it. False when it could not be because it is just going, or its network went: look again."""
         try:
-            await self._client.containers.container(container_id).start()
-        except DockerError as exc:
+            await self._client.ask("POST", f"containers/{container_id}/start")
+        except Refused as exc:
             if exc.status == 404 and "network" in exc.message:
+                self._ground.forget_network()
                 await self._delete_container(container_id)  # half made, before somebody removed the network
                 return False
             if exc.status not in {404, 409}:
@@ -315,25 +339,53 @@ class DockerEngine:
             return False
         return True
 
+    async def _endpoint(self, info: Mapping[str, Any], *, started: bool) -> Endpoint | None:
+        """See :func:`endpoint_of`. One that we have to connect is connected."""
+        seen = container_seen(info)
+        if not seen.running or not is_direct(info):
+            return endpoint_of(seen, started=started)
+        try:
+            return endpoint_of(replace(seen, address=str(await self._connect(info))), started=started)
+        except network.Ended:
+            again = await self._inspect_id(seen.id)
+            if again is None or (ended := container_seen(again)).running:
+                raise
+            return endpoint_of(ended, started=started)
+
+    async def _connect(self, info: Mapping[str, Any]) -> IPv4Address:
+        try:
+            return await self._connect_to(await self._ground.network(), info)
+        except BridgeMissing:
+            self._ground.forget_network()
+            return await self._connect_to(await self._ground.network(), info)
+
+    async def _connect_to(self, net: Net, info: Mapping[str, Any]) -> IPv4Address:
+        if not self._ground.on_host or net.bridge is None:
+            raise EngineFailed("This VM was connected by a server that is root on the Docker Engine's machine, as this is not.")
+        return await asyncio.to_thread(network.attach, net.bridge, info["Id"], info["State"]["Pid"])
+
+    async def _cables(self, infos: Iterable[Mapping[str, Any] | None]) -> dict[str, IPv4Address]:
+        """Where those are that we connected."""
+        if not any(info is not None and is_direct(info) and info["State"]["Running"] for info in infos):
+            return {}
+        bridge = (await self._ground.network()).bridge
+        return await asyncio.to_thread(network.addresses, bridge) if bridge is not None else {}
+
     async def _delete_container(self, container_id: str) -> None:
         """Remove it; returns when it is gone, whoever removed it."""
-        container = self._client.containers.container(container_id)
         while await self._inspect_id(container_id) is not None:
             try:
-                await _or_none(container.delete(force=True, v=True))
-            except DockerError as exc:
+                await self._client.drop("DELETE", f"containers/{container_id}", params={"force": "1", "v": "1"})
+            except Refused as exc:
                 if exc.status != 409:
                     raise
                 await asyncio.sleep(RETRY_S)  # its removal is in progress
 
-    async def _has_volume(self, vm_id: VmId) -> bool:
-        return await self._call("GET", f"volumes/{name_of(self.deployment, vm_id)}") is not None
-
     async def _delete_volume(self, name: str) -> None:
         while True:
             try:
-                await self._call("DELETE", f"volumes/{name}")
-            except DockerError as exc:
+                await self._client.drop("DELETE", f"volumes/{name}")
+            except Refused as exc:
                 if exc.status != 409:
                     raise
                 await asyncio.sleep(RETRY_S)  # still in use by a container that is just going
@@ -341,66 +393,11 @@ class DockerEngine:
                 return
 
     async def _volumes(self) -> list[dict[str, Any]]:
-        answer = await self._call("GET", "volumes", params={"filters": _filters(self.deployment)})
-        return answer["Volumes"] or []
-
-    async def _find_network(self) -> dict[str, Any] | None:
-        if self._network_name is not None:
-            found: dict[str, Any] | None = await self._call("GET", f"networks/{self._network_name}")
-            return found
-        listed = await self._client.networks.list(filters={"label": f"{LABEL_DEPLOYMENT}={self.deployment}"})
-        own = [network for network in listed if network["Name"] == network_name_of(self.deployment)]
-        return min(own, key=lambda network: (network["Created"], network["Id"]), default=None)
-
-    async def _network(self) -> dict[str, Any]:
-        """The network, made when there is none. Old Engines may let two racers have one each: the elder stays."""
-        async with self._making_network:
-            found = await self._find_network()
-            if found is not None:
-                return found
-            if self._network_name is not None:
-                raise EngineFailed(
-                    f"There is no Docker network {self._network_name!r}. Create it, or name none and one is made for you."
-                )
-            try:
-                made = (await self._client.networks.create(network_body(self.deployment))).id
-            except DockerError as exc:
-                if exc.status != 409:
-                    raise
-                made = None
-            found = await self._find_network()
-            if found is None:
-                raise EngineFailed("The VMs' Docker network was removed while it was being made. Try again.")
-            if made is not None and found["Id"] != made:
-                await self._call("DELETE", f"networks/{made}")
-            return found
+        ask = filters(label=[f"{LABEL_DEPLOYMENT}={self.deployment}"])
+        return (await self._client.ask("GET", "volumes", params=ask))["Volumes"] or []
 
 
-@asynccontextmanager
-async def _door(limit_s: float | None) -> AsyncIterator[None]:
-    """Let nothing foreign through: neither Docker's errors nor its silence."""
-    try:
-        async with asyncio.timeout(limit_s):
-            yield
-    except TimeoutError as exc:
-        raise DockerUnreachable(
-            f"The Docker Engine did not answer within {limit_s:g} s. Look at the load of its machine, then try again."
-        ) from exc
-    except aiohttp.ClientError as exc:
-        raise DockerUnreachable from exc
-    except DockerError as exc:
-        raise translate(exc) from exc
-
-
-async def _or_none(question: Awaitable[T]) -> T | None:
-    """The answer, or null when Docker says that there is no such thing."""
-    try:
-        return await question
-    except DockerError as exc:
-        if exc.status == 404:
-            return None
-        raise
-
-
-def _filters(deployment: str, **more: list[str]) -> str:
-    return json.dumps({"label": [f"{LABEL_DEPLOYMENT}={deployment}"], **more})
+def _seen(info: Mapping[str, Any], cables: Mapping[str, IPv4Address]) -> ContainerSeen:
+    seen = container_seen(info)
+    address = cables.get(seen.id)
+    return replace(seen, address=str(address)) if address is not None and seen.running else seen

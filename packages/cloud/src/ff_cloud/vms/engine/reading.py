@@ -3,15 +3,15 @@
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any, get_args
 from uuid import UUID
-
-from aiodocker.exceptions import DockerError
 
 from ff_cloud.vms.engine.base import ContainerSeen, ContainerState, Endpoint, EngineEvent, ImageSeen
 from ff_cloud.vms.engine.errors import EngineFailed, NoCapacity, RuntimeMissing
 from ff_cloud.vms.engine.hardening import LABEL_FENCE, LABEL_GENERATION, LABEL_VM
 from ff_cloud.vms.errors import DockerUnreachable, ImageMissing
+from ff_cloud.vms.host.network import Bridge
 from ff_core.contract.daemon import PORT
 from ff_core.errors import FFError
 from ff_core.ids import VmId
@@ -20,6 +20,8 @@ Json = Mapping[str, Any]
 
 UNREACHABLE_STATUS = 900  # aiodocker's own, for "no connection"
 MESSAGE_CHARS_MAX = 300
+MTU_OF_DOCKER = 1500
+"""Of its networks, where nothing else was asked for."""
 FULL = (
     "no space left on device",
     "cannot allocate memory",
@@ -37,11 +39,20 @@ STATES: Mapping[str, ContainerState] = {
 }
 
 
-def translate(error: DockerError) -> FFError:
+class Refused(Exception):
+    """The Docker Engine said no, in its own words. Leaves the engine's modules only as what :func:`translate` makes of it."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+        self.message = message
+
+
+def translate(error: Refused) -> FFError:
     """What a refusal of the Docker Engine means to us."""
     if error.status == UNREACHABLE_STATUS:
         return DockerUnreachable()
-    message = " ".join(str(error.message).split())[:MESSAGE_CHARS_MAX]
+    message = " ".join(error.message.split())[:MESSAGE_CHARS_MAX]
     low = message.lower()
     if error.status == 404 and "no such image" in low:
         return ImageMissing()
@@ -95,6 +106,18 @@ def gateway_of(network: Json) -> str | None:
     """The host's own address on a network; null when Docker gave it none."""
     configs = network["IPAM"]["Config"] or []
     return next((config["Gateway"].partition("/")[0] for config in configs if config.get("Gateway")), None)
+
+
+def bridge_of(network: Json) -> Bridge | None:
+    """A network as the kernel of its machine knows it; null when it is no bridge with IPv4 addresses and a gateway."""
+    gateway = gateway_of(network)
+    subnet = next((config["Subnet"] for config in network["IPAM"]["Config"] or [] if ":" not in config["Subnet"]), None)
+    if network["Driver"] != "bridge" or gateway is None or subnet is None:
+        return None
+    options = network["Options"] or {}
+    name = options.get("com.docker.network.bridge.name") or f"br-{network['Id'][:12]}"
+    mtu = int(options.get("com.docker.network.driver.mtu", MTU_OF_DOCKER))
+    return Bridge(name, IPv4Network(subnet), IPv4Address(gateway), mtu)
 
 
 def image_seen(image: Json) -> ImageSeen:

@@ -1,0 +1,174 @@
+"""What this machine can do for VMs, shown by a container that has their walls and does nothing."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import structlog
+
+from ff_cloud.vms.engine.base import Limits
+from ff_cloud.vms.engine.client import DockerClient
+from ff_cloud.vms.engine.hardening import WORKSPACE_PATH, Place, trial_body
+from ff_cloud.vms.engine.options import EngineOptions
+from ff_cloud.vms.engine.reading import Refused, translate
+from ff_cloud.vms.errors import DockerUnreachable, ImageMissing
+from ff_cloud.vms.host import network
+from ff_cloud.vms.host.errors import HostFailed
+from ff_cloud.vms.host.network import Bridge
+from ff_cloud.vms.host.volumes import BYTES_MIN, Volumes
+from ff_core.errors import FFError
+from ff_core.ids import VmId
+from ff_core.world import SystemWorld
+
+log = structlog.get_logger(__name__)
+
+FASTEST = "crun"
+"""Starts a container 20 ms faster than runc."""
+LIMITS = Limits(memory_bytes=64 << 20, cpus=1.0, pids=32)
+ANSWER_S = 5.0
+SILENT_PORT = 9
+LEFT_OVER_S = 300.0
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What is used here; ``lacks`` says why the rest is not, a sentence each."""
+
+    direct: bool = False
+    """VMs are connected by us."""
+    runtime: str | None = None
+    quota: bool = False
+    lacks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """``bridge`` and ``folder`` are null where the Docker Engine's machine is not ours to change."""
+
+    client: DockerClient
+    options: EngineOptions
+    image: str
+    place: Callable[[Abilities], Place]
+    bridge: Bridge | None
+    folder: Path | None
+
+    async def run(self) -> Abilities:
+        """Try the best, else each thing by itself. Raises ``HostFailed`` when something is a condition and does not work,
+        ``ImageMissing``.
+        """
+        best = await self._best()
+        if await self._problem(best) is None:
+            return best
+        least = Abilities(runtime=self.options.runtime)
+        alone = {
+            "direct": replace(least, direct=best.direct),
+            "quota": replace(least, quota=best.quota),
+            "runtime": replace(least, runtime=best.runtime),
+        }
+        lacks = {}
+        for name, able in alone.items():
+            if able != least and (problem := await self._problem(able)) is not None:
+                self._insist(name, problem)
+                lacks[name] = f"{_NAMES[name]}: {problem}"
+        found = Abilities(
+            direct=best.direct and "direct" not in lacks,
+            quota=best.quota and "quota" not in lacks,
+            runtime=best.runtime if "runtime" not in lacks else least.runtime,
+            lacks=tuple(lacks.values()),
+        )
+        log.info("engine.lacks", reasons=found.lacks)
+        return found
+
+    async def _best(self) -> Abilities:
+        runtime = self.options.runtime
+        if runtime is None:
+            known = (await self.client.ask("GET", "info"))["Runtimes"]
+            runtime = FASTEST if FASTEST in known else None
+        quota = self.folder is not None and self.options.disk_quota != "off" and not self.options.volume_options
+        direct = self.bridge is not None and self.options.networking != "docker" and self.options.network is None
+        if self.options.networking == "direct" and not direct:
+            self._insist("direct", "it needs root on the machine of the Docker Engine, and a network of our own.")
+        if self.options.disk_quota in {"on", "reserve"} and not quota:
+            self._insist("quota", "it needs root on the machine of the Docker Engine, and no FF_VM_VOLUME_OPTIONS.")
+        return Abilities(direct=direct, runtime=runtime, quota=quota)
+
+    def _insist(self, name: str, problem: str) -> None:
+        wanted = {"direct": self.options.networking == "direct", "quota": self.options.disk_quota in {"on", "reserve"}}
+        if wanted.get(name):
+            raise HostFailed(f"{_NAMES[name]}: {problem}")
+
+    async def _problem(self, able: Abilities) -> str | None:
+        """Why a container with these abilities does not work; null when it does."""
+        try:
+            async with AsyncExitStack() as stack:
+                root = await stack.enter_async_context(_volume(self.folder)) if able.quota and self.folder else None
+                pid, container_id = await stack.enter_async_context(self._container(able, root))
+                if able.direct and self.bridge is not None:
+                    await _answers(await asyncio.to_thread(network.attach, self.bridge, container_id, pid))
+                if root is not None and not await asyncio.to_thread(_same_disk, Path(f"/proc/{pid}/root{WORKSPACE_PATH}"), root):
+                    return "the Docker Engine does not see what is mounted here."
+        except Refused as error:
+            meaning = translate(error)
+            if isinstance(meaning, DockerUnreachable | ImageMissing):
+                raise meaning from error
+            return meaning.detail
+        except (FFError, OSError) as error:
+            if isinstance(error, DockerUnreachable | ImageMissing):
+                raise
+            return str(error)
+        return None
+
+    @asynccontextmanager
+    async def _container(self, able: Abilities, root: Path | None) -> AsyncIterator[tuple[int, str]]:
+        mounts = [{"Type": "bind", "Source": str(root), "Target": WORKSPACE_PATH}] if root else []
+        body = trial_body(self.image, LIMITS, self.place(able), mounts)
+        container_id = (await self.client.ask("POST", "containers/create", body=body))["Id"]
+        try:
+            await self.client.ask("POST", f"containers/{container_id}/start")
+            yield (await self.client.ask("GET", f"containers/{container_id}/json"))["State"]["Pid"], container_id
+        finally:
+            await self.client.drop("DELETE", f"containers/{container_id}", params={"force": "1", "v": "1"})
+
+
+_NAMES = {
+    "direct": "VMs are connected by the Docker Engine, which takes longer",
+    "quota": "The disks of VMs have no limit",
+    "runtime": "VMs run with the Docker Engine's default runtime",
+}
+
+
+@asynccontextmanager
+async def _volume(folder: Path) -> AsyncIterator[Path]:
+    await asyncio.to_thread(_sweep, folder)
+    volumes = Volumes(folder / f"trial-{secrets.token_hex(4)}")
+    try:
+        yield await asyncio.to_thread(volumes.make, VmId(SystemWorld().new_id()), BYTES_MIN)
+    finally:
+        await asyncio.to_thread(volumes.clear)
+
+
+def _sweep(folder: Path) -> None:
+    for old in folder.glob("trial-*"):
+        if time.time() - old.stat().st_mtime > LEFT_OVER_S:  # noqa: TID251  (compared with the clock of the file system)
+            Volumes(old).clear()
+
+
+def _same_disk(one: Path, other: Path) -> bool:
+    return one.stat().st_dev == other.stat().st_dev
+
+
+async def _answers(address: IPv4Address) -> None:
+    """Return when the container at that address says that nothing listens there, which it does only when it is reached."""
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            _, writer = await asyncio.open_connection(str(address), SILENT_PORT)
+            writer.close()
+    except ConnectionRefusedError:
+        return
+    except (TimeoutError, OSError) as error:
+        raise HostFailed("a container that was connected here can't be reached from here.") from error
