@@ -75,8 +75,8 @@ def docker_check(engine: Engine, image: str) -> Check:
     async def look() -> Outcome:
         report = await engine.check(image)
         if not report.image_present:
-            return Outcome(ok=False, detail=f"has no image {image}: run `ff-cloud image build`")
-        return Outcome(ok=True, detail=f"Engine {report.version} answers")
+            return Outcome(ok=False, detail="lacks the image of VMs: run `ff-cloud image build`")
+        return Outcome(ok=True, detail="answers")
 
     return one("docker", look, required=False)
 
