@@ -84,7 +84,7 @@ class Mirrors:
 
     ratio_max: float = 0.8
     """A repository of about 50 MB."""
-    large_ratio_max: float = 0.5
+    large_ratio_max: float = 0.6
     """One of about 500 MB."""
 
 

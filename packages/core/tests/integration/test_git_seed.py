@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -333,3 +334,16 @@ async def test_refs_are_branches_and_tags(whole, refs):
     with pytest.raises(seed.SeedRefused):
         await seed.unpack(seed.pack(copy), place, bytes_max=ALL)
     assert not place.exists()
+
+
+async def test_memory_does_not_grow_with_the_seed(server, tmp_path):
+    url = await server.create("r", {f"f{number}": os.urandom(4 << 20) for number in range(8)})
+    source = await mirrored(url, tmp_path / "mirror")
+    tracemalloc.start()
+    try:
+        manifest = await seed.unpack(seed.pack(source), tmp_path / "seed", bytes_max=ALL)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert manifest.size_bytes > 32 << 20
+    assert peak_bytes < 8 << 20

@@ -19,10 +19,10 @@ import os
 import re
 import shutil
 import tarfile
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -39,7 +39,7 @@ REFS_BYTES_MAX = 32 << 20
 PACKS_MAX = 64
 """Git itself repacks a repository with more than 50."""
 PIECE_BYTES = 1 << 20
-"""Read, hashed or written at a time: what a stream costs in memory is a few of these."""
+"""Read, hashed or written at a time, at least: what a stream costs in memory is a few of these, or of its own pieces."""
 SETTLE_TIMEOUT_S = 60.0
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -55,6 +55,9 @@ _HEAD = "ref: refs/heads/main\n"
 
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Bytes = Annotated[int, Field(ge=0, le=1 << 50)]
+
+
+_T = TypeVar("_T")
 
 
 class SeedRefused(FFError):
@@ -222,7 +225,7 @@ class _Source:
     """Reads the members of an archive out of a stream."""
 
     def __init__(self, stream: AsyncIterable[bytes]) -> None:
-        self._chunks = aiter(stream)
+        self._stream = aiter(stream)
         self._held = memoryview(b"")
 
     async def member(self, name: str, bytes_max: int) -> bytes:
@@ -230,8 +233,8 @@ class _Source:
         size = await self._announced(name)
         if size > bytes_max:
             raise SeedRefused
-        content = b"".join([piece async for piece in self._pieces(size)])
-        await self._skip_padding(size)
+        content = await self._whole(size)
+        await self._whole(len(_padding(size)))
         return content
 
     async def file(self, name: str, expected: Content, to: Path) -> None:
@@ -242,54 +245,81 @@ class _Source:
         descriptor = await asyncio.to_thread(os.open, to, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o444)
         with os.fdopen(descriptor, "wb", buffering=0) as file:
 
-            def keep(piece: bytes) -> None:
-                hashed.update(piece)
-                view = memoryview(piece)
-                while view:
-                    view = view[file.write(view) :]
+            def keep(parts: list[memoryview]) -> None:
+                for part in parts:
+                    hashed.update(part)
+                    left = part
+                    while left:
+                        left = left[file.write(left) :]
 
-            async for piece in self._pieces(expected.size_bytes):
-                await asyncio.to_thread(keep, piece)
+            async with _Behind() as behind:  # more comes in while some is written
+                gathered, size = list[memoryview](), 0
+                async for part in self._parts(expected.size_bytes):
+                    gathered.append(part)
+                    size += len(part)
+                    if size >= PIECE_BYTES:
+                        await behind.run(keep, gathered)
+                        gathered, size = [], 0
+                await behind.run(keep, gathered)
         if hashed.hexdigest() != expected.sha256:
             raise SeedRefused(f"{name} was damaged on the way.")
-        await self._skip_padding(expected.size_bytes)
+        await self._whole(len(_padding(expected.size_bytes)))
 
     async def end(self) -> None:
         """Nothing but the end of the archive may follow."""
-        async for piece in self._pieces(2 * _BLOCK):
-            if any(piece):
-                raise SeedRefused
+        if any(await self._whole(2 * _BLOCK)):
+            raise SeedRefused
 
     async def _announced(self, name: str) -> int:
-        block = b"".join([piece async for piece in self._pieces(_BLOCK)])
         try:
-            header = tarfile.TarInfo.frombuf(block, "ascii", "strict")
+            header = tarfile.TarInfo.frombuf(await self._whole(_BLOCK), "ascii", "strict")
         except (tarfile.HeaderError, UnicodeDecodeError) as error:
             raise SeedRefused from error
         if header.name != name or header.type != tarfile.REGTYPE or header.size < 0:
             raise SeedRefused(f"{name} was expected, and something else came.")
         return header.size
 
-    async def _skip_padding(self, size: int) -> None:
-        async for _ in self._pieces(len(_padding(size))):
-            pass
+    async def _whole(self, size: int) -> bytes:
+        return b"".join([part async for part in self._parts(size)])
 
-    async def _pieces(self, size: int) -> AsyncIterator[bytes]:
-        """The next ``size`` bytes."""
-        gathered = bytearray()
+    async def _parts(self, size: int) -> AsyncIterator[memoryview]:
+        """The next ``size`` bytes, as they come."""
         while size:
             if not self._held:
                 try:
-                    self._held = memoryview(await anext(self._chunks))
+                    self._held = memoryview(await anext(self._stream))
                 except StopAsyncIteration as error:
                     raise SeedRefused("The seed ended before it was whole.") from error
-            part = self._held[: min(size, PIECE_BYTES - len(gathered))]
-            self._held = self._held[len(part) :]
-            gathered += part
+            part, self._held = self._held[:size], self._held[size:]
             size -= len(part)
-            if len(gathered) == PIECE_BYTES or not size:
-                yield bytes(gathered)
-                gathered.clear()
+            yield part
+
+
+class _Behind:
+    """Runs blocking calls in another thread, one at a time, while the caller goes on; at the end none is left."""
+
+    def __init__(self) -> None:
+        self._running: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._last()
+
+    async def run(self, call: Callable[[_T], None], argument: _T) -> None:
+        """Begin a call when the one before has ended, whose error is raised here."""
+        await self._last()
+        self._running = asyncio.get_running_loop().run_in_executor(None, call, argument)
+
+    async def _last(self) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            try:
+                await asyncio.shield(running)
+            except asyncio.CancelledError:
+                await asyncio.wait({running})  # it uses what the caller is about to close
+                raise
 
 
 def _fresh(place: Path) -> None:
