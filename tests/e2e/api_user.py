@@ -12,7 +12,7 @@ import httpx2
 
 from ff_core.contract.account import TokenView
 from ff_core.contract.events import Event
-from ff_core.contract.execution import EXEC_FRAME, ExecExit, ExecOutput
+from ff_core.contract.execution import EXEC_FRAME, ExecExit, ExecNotice, ExecOutput
 from ff_core.contract.session import MessageView, PendingRequest, SessionView
 from ff_core.contract.workspace import WorkspaceStatus, WorkspaceView
 from ff_core.world import SystemWorld
@@ -43,6 +43,7 @@ class Ran:
     exit_code: int
     stdout: bytes
     stderr: bytes
+    notices: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -173,6 +174,8 @@ class User:
                         ran.stdout += frame.data
                     case ExecOutput():
                         ran.stderr += frame.data
+                    case ExecNotice(message=message):
+                        ran.notices.append(message)
                     case ExecExit():
                         ran.exit_code = frame.exit_code
                     case _:

@@ -57,3 +57,17 @@ def scratch() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def beside(stack: Stack, suffix: str) -> Iterator[dict[str, str]]:
+    """Settings of a server of a test's own on the same network; nothing of its deployment is left afterwards."""
+    deployment = f"{stack.network.deployment}-{suffix}"
+    try:
+        yield stack.settings | {"FF_DEPLOYMENT": deployment, "FF_VM_NETWORK": stack.network.name, "FF_POOL_SIZE": "0"}
+    finally:
+        label = ("--filter", f"label=ff.deployment={deployment}")
+        if containers := docker("ps", "-aq", *label):
+            docker("rm", "-f", *containers)
+        if volumes := docker("volume", "ls", "-q", *label):
+            docker("volume", "rm", *volumes)

@@ -35,6 +35,7 @@ async def test_replicas_share_one_database(stack: Stack) -> None:
                 "FF_PORT": "0",
                 "FF_DEPLOYMENT": f"{stack.network.deployment}-s",
                 "FF_VM_NETWORK": stack.network.name,
+                "FF_POOL_SIZE": "0",
             }
         )
         early = await _ff_cloud("api", environment)

@@ -103,7 +103,11 @@ async def test_docker_away_and_image_missing(stack: Stack) -> None:
         ({"FF_VM_IMAGE": "ff-workspace:no-such-tag"}, "image_missing"),
     ]:
         with ExitStack() as exits:
-            deployment = {"FF_DEPLOYMENT": f"{stack.network.deployment}-d", "FF_VM_NETWORK": stack.network.name}
+            deployment = {
+                "FF_DEPLOYMENT": f"{stack.network.deployment}-d",
+                "FF_VM_NETWORK": stack.network.name,
+                "FF_POOL_SIZE": "0",
+            }
             server = exits.enter_context(running_server(exits.enter_context(scratch()), stack.settings | deployment | settings))
             async with User.sign_up(server.url) as user:
                 failed = await user.settled((await user.order()).id)
@@ -120,6 +124,7 @@ async def test_a_full_disk(stack: Stack) -> None:
         "FF_VM_VOLUME_OPTIONS": options,
         "FF_DEPLOYMENT": f"{stack.network.deployment}-f",
         "FF_VM_NETWORK": stack.network.name,
+        "FF_POOL_SIZE": "0",
     }
     big = await stack.git.create("too-big", {"blob.bin": bytes(range(256)) * 4096 * 30})
     with ExitStack() as exits:
@@ -146,7 +151,7 @@ async def test_the_database_away(stack: Stack) -> None:
     """Requests say so while it is away, and it is started again by itself."""
     with ExitStack() as exits:
         folder = exits.enter_context(scratch())
-        deployment = {"FF_DEPLOYMENT": f"{stack.network.deployment}-b", "FF_VM_NETWORK": stack.network.name}
+        deployment = {"FF_DEPLOYMENT": f"{stack.network.deployment}-b", "FF_VM_NETWORK": stack.network.name, "FF_POOL_SIZE": "0"}
         server = exits.enter_context(running_server(folder, stack.settings | deployment))
         async with User.sign_up(server.url) as user:
             pid = int((folder / "data/postgres/cluster/postmaster.pid").read_text().split()[0])

@@ -94,7 +94,12 @@ async def test_what_was_used_is_counted_per_user_and_workspace(stack: Stack, use
 
 async def test_without_a_key_the_session_says_so_at_once(stack: Stack) -> None:
     settings = {name: value for name, value in stack.settings.items() if name != "FF_MODEL_API_KEY"}
-    settings |= {"FF_DEPLOYMENT": f"{stack.network.deployment}-n", "FF_VM_NETWORK": stack.network.name, "ANTHROPIC_API_KEY": ""}
+    settings |= {
+        "FF_DEPLOYMENT": f"{stack.network.deployment}-n",
+        "FF_VM_NETWORK": stack.network.name,
+        "FF_POOL_SIZE": "0",
+        "ANTHROPIC_API_KEY": "",
+    }
     with scratch() as folder, running_server(folder, settings) as server:
         async with User.sign_up(server.url) as user:
             workspace = await user.ready()

@@ -135,7 +135,12 @@ async def test_a_workspace_that_never_gets_ready_fails_at_its_deadline(stack: St
     """A container that runs and whose daemon never answers."""
     with ExitStack() as exits:
         deaf = exits.enter_context(image_running(["sleep", "infinity"]))
-        settings = stack.settings | {"FF_VM_IMAGE": deaf, "FF_PROVISION_DEADLINE_S": "3", "FF_VM_NETWORK": stack.network.name}
+        settings = stack.settings | {
+            "FF_VM_IMAGE": deaf,
+            "FF_PROVISION_DEADLINE_S": "3",
+            "FF_VM_NETWORK": stack.network.name,
+            "FF_POOL_SIZE": "0",
+        }
         settings["FF_DEPLOYMENT"] = f"{stack.network.deployment}-deaf"
         server = exits.enter_context(running_server(exits.enter_context(scratch()), settings))
         async with User.sign_up(server.url) as user:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 import pytest_asyncio
 from api_user import User
-from stack import Stack, docker, scratch
+from stack import Stack, beside, docker, scratch
 
 from ff_cloud.testing.server import Running, running_server
 
@@ -19,11 +19,11 @@ LIMIT_S = 90.0
 @pytest.fixture(scope="module")
 def pooled(stack: Stack) -> Iterator[tuple[Running, str]]:
     """A server of its own with two warm VMs, and the name of its deployment."""
-    deployment = f"{stack.network.deployment}-p"
-    settings = {"FF_DEPLOYMENT": deployment, "FF_VM_NETWORK": stack.network.name, "FF_POOL_SIZE": "2", "FF_HEALTH_INTERVAL_S": "30"}
     with ExitStack() as exits:
-        server = exits.enter_context(running_server(exits.enter_context(scratch()), stack.settings | settings))
-        yield server, deployment
+        settings = exits.enter_context(beside(stack, "p"))
+        more = {"FF_POOL_SIZE": "2", "FF_HEALTH_INTERVAL_S": "30"}
+        server = exits.enter_context(running_server(exits.enter_context(scratch()), settings | more))
+        yield server, settings["FF_DEPLOYMENT"]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

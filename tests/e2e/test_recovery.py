@@ -82,7 +82,11 @@ async def test_a_killed_daemon_comes_back_with_its_whole_journal(user: User, sta
 async def test_a_killed_server_finishes_what_it_began(stack: Stack) -> None:
     with ExitStack() as exits:
         folder = exits.enter_context(scratch())
-        settings = stack.settings | {"FF_DEPLOYMENT": f"{stack.network.deployment}-k", "FF_VM_NETWORK": stack.network.name}
+        settings = stack.settings | {
+            "FF_DEPLOYMENT": f"{stack.network.deployment}-k",
+            "FF_VM_NETWORK": stack.network.name,
+            "FF_POOL_SIZE": "0",
+        }
         killed = ExitStack()
         server = killed.enter_context(running_server(folder, settings))
         async with User.sign_up(server.url) as user:

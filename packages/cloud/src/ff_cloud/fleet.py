@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from ff_cloud.kit.crypto import Sealer
-from ff_cloud.kit.db import Database, SystemTx
+from ff_cloud.kit.db import Database
 from ff_cloud.kit.secrets import Secrets
 from ff_cloud.kit.telemetry import Telemetry
 from ff_cloud.operations.model import Kind, Operation, Status
@@ -31,7 +31,6 @@ from ff_cloud.workspaces.saver import Saver
 from ff_cloud.workspaces.service import Rules
 from ff_cloud.workspaces.settle import Settler
 from ff_cloud.workspaces.sweep import Sweep
-from ff_core.ids import WorkspaceId
 from ff_core.world import World
 
 CAPACITY_EVERY_S = 5.0
@@ -82,7 +81,6 @@ def make_fleet(
     daemons: Daemons,
     image: str,
     outside: Outside,
-    forget: Callable[[SystemTx, WorkspaceId], Awaitable[None]],
     world: World,
     telemetry: Telemetry,
 ) -> Fleet:
@@ -94,7 +92,7 @@ def make_fleet(
         secret=secrets.vm_token_key,
         environment={"FF_ALLOW_PLAIN_HTTP": "1"} if settings.allow_plain_http_repos else {},
     )
-    settler = Settler(world=world, terminate_deadline_s=settings.terminate_deadline_s, forget=forget)
+    settler = Settler(world=world, terminate_deadline_s=settings.terminate_deadline_s)
     orders = Orders(db=db, world=world)
     changes = VmChanges(db, world)
     pool_rules = pool_rules_of(settings)

@@ -11,11 +11,14 @@ import structlog
 from ff_cloud.auth.signing import TokenKeys
 from ff_cloud.auth.upkeep import EVERY_S as AUTH_EVERY_S
 from ff_cloud.auth.upkeep import AuthUpkeep
+from ff_cloud.checkpoints.service import GC_EVERY_S, Checkpoints
 from ff_cloud.closing.steps import kinds as closing_kinds
 from ff_cloud.events.copier import LOOK_EVERY_S, Copier
+from ff_cloud.events.history import History
 from ff_cloud.fleet import make_fleet, rules_of
+from ff_cloud.kit.blobs import open_blobs
 from ff_cloud.kit.crypto import Sealer
-from ff_cloud.kit.db import Database, SystemTx
+from ff_cloud.kit.db import Database
 from ff_cloud.kit.heartbeats import Heartbeats
 from ff_cloud.kit.secrets import Secrets
 from ff_cloud.kit.telemetry import Telemetry
@@ -30,12 +33,12 @@ from ff_cloud.operations.census import Census
 from ff_cloud.operations.engine import Operations
 from ff_cloud.probes.checks import docker_check, operations_check
 from ff_cloud.settings import CloudSettings
-from ff_cloud.vms.access import Daemons, Target
+from ff_cloud.vms.access import Daemons
 from ff_cloud.vms.engine.base import Engine
 from ff_cloud.workspaces.operations import Outside
+from ff_cloud.workspaces.orders import note_saved
 from ff_cloud.workspaces.service import WorkspaceService
 from ff_core.errors import FFError
-from ff_core.ids import WorkspaceId
 from ff_core.world import World
 
 log = structlog.get_logger(__name__)
@@ -76,9 +79,23 @@ async def running_worker(
         pulse=pulse("copier", every_s=LOOK_EVERY_S),
     )
     mirrors = mirrors_of(settings, db=db, secrets=secrets, world=world, pulse=pulse("mirrors", every_s=SWEEP_EVERY_S))
+    checkpoints = Checkpoints(
+        db=db,
+        daemons=daemons,
+        blobs=open_blobs(
+            settings.checkpoint_store or settings.data_dir / "checkpoints", endpoint=settings.checkpoint_s3_endpoint
+        ),
+        deployment=settings.deployment_name,
+        on_saved=note_saved,
+        newer=History(db).after,
+        metrics=metrics.checkpoints,
+        world=world,
+    )
+    checkpoints_pulse = pulse("checkpoints", every_s=GC_EVERY_S)
     outside = Outside(
-        save=_save,
-        restore=_restore,
+        save=checkpoints.save,
+        restore=checkpoints.restore,
+        forget=checkpoints.delete_all,
         copy_journal=copier.finish,
         seed_for=mirrors.seed_for,
         note_clone=mirrors.note_clone,
@@ -93,7 +110,6 @@ async def running_worker(
         daemons=daemons,
         image=image,
         outside=outside,
-        forget=_forget,
         world=world,
         telemetry=telemetry,
     )
@@ -124,6 +140,7 @@ async def running_worker(
         "mail": sender.run,
         "auth": upkeep.run,
         "mirrors": mirrors.run,
+        "checkpoints": lambda: checkpoints.run(checkpoints_pulse),
         **fleet.loops,
     }
     try:
@@ -142,18 +159,6 @@ async def running_worker(
         await asyncio.wait(loops, timeout=settings.shutdown_s)
         for name in runs:
             heartbeats.forget(name)
-
-
-async def _save(_target: Target, _reason: str) -> None:
-    pass
-
-
-async def _restore(_target: Target) -> bool:
-    return False
-
-
-async def _forget(_tx: SystemTx, _workspace_id: WorkspaceId) -> None:
-    pass
 
 
 def _transport(settings: CloudSettings) -> Transport:

@@ -13,6 +13,8 @@ from ff_cloud.workspaces import kinds as names
 from ff_cloud.workspaces.resting import (
     CopyJournal,
     FinishJournal,
+    Forget,
+    ForgetState,
     RenewContainer,
     RestDaemon,
     Restore,
@@ -44,6 +46,7 @@ class Outside:
 
     save: Save
     restore: Restore
+    forget: Forget
     copy_journal: CopyJournal
     seed_for: SeedFor
     note_clone: NoteClone
@@ -92,7 +95,7 @@ def kinds(
             name=names.SUSPEND,
             steps=[
                 RestDaemon(db, daemons, world, idle_s=outside.idle_s),
-                SaveState(db, outside.save, "suspend"),
+                SaveState(db, outside.save, "stop"),
                 journal,
                 StopContainer(db, engine, world),
             ],
@@ -104,12 +107,17 @@ def kinds(
             name=names.UPGRADE,
             steps=[
                 RestDaemon(db, daemons, world, idle_s=outside.upgrade_idle_s),
-                SaveState(db, outside.save, "upgrade"),
+                SaveState(db, outside.save, "stop"),
                 journal,
                 *again,
             ],
             on_settled=settler.upgraded,
         ),
         Kind(name=names.CHECKPOINT, steps=[SaveState(db, outside.save, "timer")], on_settled=settler.rested),
-        Kind(name=names.TERMINATE, steps=[RemoveVm(db, engine)], forward_only=True, on_settled=settler.terminated),
+        Kind(
+            name=names.TERMINATE,
+            steps=[RemoveVm(db, engine), ForgetState(db, outside.forget)],
+            forward_only=True,
+            on_settled=settler.terminated,
+        ),
     ]

@@ -1,6 +1,7 @@
 """Ordering what a workspace's VM needs: revive, suspend, wake, upgrade, checkpoint. Each raises ``OperationActive``."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from ff_cloud.kit.db import Database, SystemTx, Tx
@@ -44,9 +45,9 @@ class Orders:
         """Have its VM run again."""
         return await self._start(tx, WAKE, workspace_id, user_id, {})
 
-    async def checkpoint(self, tx: SystemTx, workspace_id: WorkspaceId, user_id: UserId) -> OperationId:
-        """Store its state."""
-        return await self._start(tx, CHECKPOINT, workspace_id, user_id, {})
+    async def checkpoint(self, tx: SystemTx, workspace_id: WorkspaceId, user_id: UserId, *, reason: str) -> OperationId:
+        """Store its state; ``reason`` is one of ``CheckpointReason``."""
+        return await self._start(tx, CHECKPOINT, workspace_id, user_id, {"reason": reason})
 
     async def wanted(self, tx: SystemTx) -> set[WorkspaceId]:
         """The workspaces that are READY and are to stay."""
@@ -75,3 +76,8 @@ class Orders:
 async def waiting(tx: SystemTx) -> int:
     """How many requests wait for room on the machine."""
     return await SystemOperationRepository(tx).count_at(WAITING_KINDS, ADMIT)
+
+
+async def note_saved(tx: SystemTx, workspace_id: WorkspaceId, number: int, as_of: datetime) -> None:
+    """A checkpoint holds the workspace's state as of that time."""
+    await SystemWorkspaceRepository(tx).saved(workspace_id, number, as_of)

@@ -7,7 +7,10 @@ to the end (``journal``). Before it serves again: a VM that lost its files has t
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import structlog
+
 from ff_cloud.kit.db import Database, SystemTx
+from ff_cloud.kit.metrics import CheckpointReason
 from ff_cloud.operations.errors import Fatal, OperationCancelled
 from ff_cloud.operations.model import Effects, Operation
 from ff_cloud.vms.access import Daemons, Target
@@ -19,20 +22,27 @@ from ff_cloud.vms.plan import FAILURES_MAX
 from ff_cloud.vms.repository import SystemVmRepository
 from ff_cloud.vms.specs import Specs
 from ff_cloud.workspaces.kinds import PASSING
-from ff_cloud.workspaces.steps import CONTAINER_TIMEOUT_S, DaemonStep, WorkspaceStep
+from ff_cloud.workspaces.steps import CONTAINER_TIMEOUT_S, DaemonStep, WorkspaceStep, key
 from ff_core.contract.daemon import Rest
 from ff_core.contract.problem import RemoteProblem
 from ff_core.contract.workspace import VmStatus
+from ff_core.ids import WorkspaceId
 from ff_core.world import World
+
+log = structlog.get_logger(__name__)
 
 SAVE_TIMEOUT_S = 1800.0
 RESTORE_TIMEOUT_S = 1800.0
 JOURNAL_TIMEOUT_S = 120.0
+UNSAVEABLE = frozenset({"checkpoint_too_large", "checkpoint_disk_full"})
+"""Why a state can't be stored, now and later."""
 
-Save = Callable[[Target, str], Awaitable[Any]]
+Save = Callable[[Target, CheckpointReason], Awaitable[Any]]
 """Store a workspace's state, for the reason given; may be repeated, and does nothing where nothing changed."""
-Restore = Callable[[Target], Awaitable[bool]]
-"""Bring the last stored state of a workspace into its new, empty VM; false when nothing was ever stored."""
+Forget = Callable[[WorkspaceId], Awaitable[None]]
+"""Remove everything that is stored of a workspace; may be repeated."""
+Restore = Callable[[Target], Awaitable[Any]]
+"""Bring the last stored state of a workspace into its new, empty VM; nothing is returned when nothing was ever stored."""
 CopyJournal = Callable[[Target], Awaitable[None]]
 """Copy a workspace's journal to its end."""
 
@@ -92,7 +102,7 @@ class SaveState(WorkspaceStep):
     name = "save"
     timeout_s = SAVE_TIMEOUT_S
 
-    def __init__(self, db: Database, save: Save, reason: str) -> None:
+    def __init__(self, db: Database, save: Save, reason: CheckpointReason) -> None:
         super().__init__(db)
         self._save = save
         self._reason = reason
@@ -101,7 +111,29 @@ class SaveState(WorkspaceStep):
         """See :class:`Step`."""
         target = await self._target(op)
         if target.vm.status is VmStatus.RUNNING:
-            await self._save(target, self._reason)
+            try:
+                await self._save(target, op.input.get("reason", self._reason))
+            except RemoteProblem as error:
+                # Too much to be stored, or no room to prepare it: trying again does not help, and the volume is still there.
+                if error.problem.code not in UNSAVEABLE:
+                    raise
+                log.warning("save.impossible", workspace_id=str(target.workspace_id), code=error.problem.code)
+        return Effects()
+
+
+class ForgetState(WorkspaceStep):
+    """Remove what was stored of a workspace that is deleted."""
+
+    name = "forget"
+    timeout_s = SAVE_TIMEOUT_S
+
+    def __init__(self, db: Database, forget: Forget) -> None:
+        super().__init__(db)
+        self._forget = forget
+
+    async def do(self, op: Operation) -> Effects:
+        """See :class:`Step`."""
+        await self._forget(key(op))
         return Effects()
 
 
@@ -210,7 +242,7 @@ class RestoreState(DaemonStep):
             return Effects()
         async with self._footing.under(target.vm):
             restored = await self._restore(target)
-        if not restored:
+        if restored is None:
             raise Fatal(
                 "vm_data_lost",
                 "The workspace's files were lost with its VM, and none of its state had been stored yet. Delete it and make a "

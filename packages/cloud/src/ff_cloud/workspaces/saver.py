@@ -58,8 +58,8 @@ class Saver:
                     unsaved.append(state.saved_at)
                 turn = state.turn_ended_at is not None and state.turn_ended_at > state.saved_at
                 if turn or (vm.active_at > state.saved_at and now - state.saved_at >= self._every):
-                    due.append((state.saved_at, vm))
-            for _, vm in sorted(due, key=lambda pair: pair[0])[:AT_ONCE_MAX]:
+                    due.append((state.saved_at, vm, "turn" if turn else "timer"))
+            for _, vm, reason in sorted(due, key=lambda one: one[0])[:AT_ONCE_MAX]:
                 with suppress(OperationActive):
-                    await self._orders.checkpoint(tx, vm.workspace_id, vm.user_id)
+                    await self._orders.checkpoint(tx, vm.workspace_id, vm.user_id, reason=reason)
         self._on_look((now - min(unsaved)).total_seconds() if unsaved else 0.0)

@@ -1,6 +1,5 @@
 """What the end of an operation means for its workspace, in the transaction that ends it; and what follows by itself."""
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from uuid import UUID
@@ -24,21 +23,11 @@ CANCELLED = ErrorView(code="cancelled", message="It was deleted while it was bei
 
 
 class Settler:
-    """See the module. ``terminate_deadline_s``: after this long a deletion that got stuck is started again.
+    """See the module. ``terminate_deadline_s``: after this long a deletion that got stuck is started again."""
 
-    ``forget`` is told of every workspace that is gone, in the transaction that forgets it.
-    """
-
-    def __init__(
-        self,
-        *,
-        world: World,
-        terminate_deadline_s: float,
-        forget: Callable[[SystemTx, WorkspaceId], Awaitable[None]],
-    ) -> None:
+    def __init__(self, *, world: World, terminate_deadline_s: float) -> None:
         self._world = world
         self._terminate_deadline_s = terminate_deadline_s
-        self._forget = forget
 
     async def provisioned(self, tx: SystemTx, op: Operation) -> None:
         """PROVISIONING becomes READY or FAILED; a deletion asked for meanwhile begins."""
@@ -101,9 +90,7 @@ class Settler:
     async def terminated(self, tx: SystemTx, op: Operation) -> None:
         """Nothing of it is left outside the database: forget it here too."""
         if op.status is Status.DONE:
-            workspace_id = WorkspaceId(UUID(op.key))
-            await self._forget(tx, workspace_id)
-            await SystemWorkspaceRepository(tx).delete(workspace_id)
+            await SystemWorkspaceRepository(tx).delete(WorkspaceId(UUID(op.key)))
 
     async def terminate(self, tx: SystemTx, workspace: Workspace) -> None:
         """Start the deletion of a workspace on which no operation is active."""
