@@ -33,17 +33,17 @@ async def test_all_of_it_comes_with_token_and_generation():
     async def take(request: Request) -> Response:
         assert request.headers["authorization"] == "Bearer t0ken"
         assert request.headers["ff-generation"] == "4"
-        assert request.headers["content-type"] == "application/x-tar"
+        assert request.headers["content-type"] == "application/octet-stream"
         async for chunk in request.stream():
             got.extend(chunk)
-        return Response(status_code=204)
+        return JSONResponse({"url": "https://example.com/r", "size_bytes": 1, "took_ms": 1.0})
 
     async def stream():
         for number in range(5):
             yield bytes([number]) * 100_000
 
     async with daemon(take) as client:
-        await client.seed(stream())
+        assert (await client.seed(stream())).url == "https://example.com/r"
     assert bytes(got) == b"".join(bytes([number]) * 100_000 for number in range(5))
 
 
@@ -54,7 +54,7 @@ async def test_a_daemon_that_takes_it_slowly_slows_it_down():
         await go.wait()
         async for _ in request.stream():
             pass
-        return Response(status_code=204)
+        return JSONResponse({"url": "https://example.com/r", "size_bytes": 1, "took_ms": 1.0})
 
     async def stream():
         nonlocal sent
@@ -108,7 +108,7 @@ async def test_a_stream_that_breaks_never_looks_whole():
         async for _ in request.stream():
             pass
         whole.append(True)
-        return Response(status_code=204)
+        return JSONResponse({"url": "https://example.com/r", "size_bytes": 1, "took_ms": 1.0})
 
     async def stream():
         yield b"x" * 1000

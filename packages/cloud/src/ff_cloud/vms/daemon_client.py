@@ -14,7 +14,7 @@ from ff_cloud.vms.daemon_http import Answer as HttpAnswer
 from ff_cloud.vms.daemon_http import Broken, DaemonHttp
 from ff_core.contract.base import dump
 from ff_core.contract.checkpoint import CheckpointRequest, Restored, RestoreRequest
-from ff_core.contract.daemon import GENERATION_HEADER, Bind, Health, PrepareRepository, Probe, Repository, Rest
+from ff_core.contract.daemon import GENERATION_HEADER, Bind, Health, PrepareRepository, Probe, Repository, Rest, Seeded
 from ff_core.contract.events import Event
 from ff_core.contract.execution import EXEC_FRAME, ExecError, ExecExit, ExecFrame, ExecRequest
 from ff_core.contract.problem import Problem, RemoteProblem
@@ -53,6 +53,7 @@ HEALTH: TypeAdapter[Health] = TypeAdapter(Health)
 RESTORED: TypeAdapter[Restored] = TypeAdapter(Restored)
 PROBE: TypeAdapter[Probe] = TypeAdapter(Probe)
 REPOSITORY: TypeAdapter[Repository] = TypeAdapter(Repository)
+SEEDED: TypeAdapter[Seeded] = TypeAdapter(Seeded)
 SESSION: TypeAdapter[SessionView] = TypeAdapter(SessionView)
 SESSIONS: TypeAdapter[list[SessionView]] = TypeAdapter(list[SessionView])
 MESSAGE: TypeAdapter[MessageView] = TypeAdapter(MessageView)
@@ -137,13 +138,12 @@ class DaemonClient:
         """Have it take work again."""
         return await self._call(HEALTH, "DELETE", "/rest")
 
-    async def seed(self, stream: AsyncIterable[bytes]) -> None:
+    async def seed(self, stream: AsyncIterable[bytes]) -> Seeded:
         """Give it what is known of its repository, in the format of ``ff_core.git.seed``, for the checkout that is made next.
 
         Sent as slowly as it is taken, for :data:`SEED_TIMEOUT_S` at most. A stream that raises ends as :class:`VmUnreachable`.
         """
-        async with self._open("PUT", "/repository/seed", stream, silence_s_max=SEED_TIMEOUT_S) as response:
-            await _read(response)
+        return await self._call(SEEDED, "PUT", "/repository/seed", stream, timeout_s=SEED_TIMEOUT_S)
 
     async def prepare_repository(self, wanted: PrepareRepository) -> Repository:
         """Make the checkout; takes as long as the clone does, at most ``wanted.timeout_s`` and some grace."""
@@ -231,7 +231,7 @@ class DaemonClient:
         answer: TypeAdapter[T],
         method: str,
         path: str,
-        body: BaseModel | None = None,
+        body: BaseModel | AsyncIterable[bytes] | None = None,
         *,
         timeout_s: float = ANSWER_TIMEOUT_S,
         headers: Mapping[str, str] | None = None,
