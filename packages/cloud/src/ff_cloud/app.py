@@ -56,6 +56,8 @@ def make_app(
         redoc_url=None,
         dependencies=[Depends(count_open_route)],
     )
+    for router in ROUTERS:
+        app.include_router(router)
     workspaces = WorkspaceService(
         rules=rules_of(settings, image),
         sealer=Sealer(secrets.sealing_key),
@@ -92,8 +94,6 @@ def make_app(
     post = Post(Sealer(secrets.sealing_key), world)
     app.state.closing = Closing(db=db, recovery=recovery, post=post, world=world)
     app.state.admin = Admin(db=db, recovery=recovery, pool=pool_rules_of(settings), image=image, world=world)
-    for router in ROUTERS:
-        app.include_router(router)
     document_problems(app)
     https = (settings.public_url or "").startswith("https:")
     equip(app, world=world, body_bytes_max=settings.body_bytes_max, telemetry=telemetry, https=https)

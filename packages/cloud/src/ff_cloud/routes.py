@@ -13,4 +13,5 @@ from ff_cloud.sessions.endpoints import router as sessions
 from ff_cloud.workspaces.endpoints import router as workspaces
 from ff_cloud.workspaces.limits_endpoints import router as limits
 
-ROUTERS = (admin, closing, limits, mail_pages, probes, workspaces, sessions, events, operations, credentials, usage, audit)
+# A request tries them in this order: those first whose answers are waited for.
+ROUTERS = (workspaces, sessions, events, operations, probes, admin, closing, limits, mail_pages, credentials, usage, audit)
