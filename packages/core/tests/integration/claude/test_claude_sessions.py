@@ -1,13 +1,16 @@
 """Sessions with the real CLI: work, permissions, questions, interrupts, queues."""
 
 import json
+import os
 import time
+from pathlib import Path
 
 import pytest
 
 from ff_core.contract.events import MessageDelta
 from ff_core.contract.session import Activity, Answer, Interrupt, PermissionPreset, SessionStatus
 from ff_core.sessions.errors import RequestSettled
+from ff_core.workspaces.processes import count, look
 
 pytestmark = [pytest.mark.claude, pytest.mark.timeout(60)]
 
@@ -239,3 +242,31 @@ async def test_an_open_session_answers_fast(host):
 
 def session_workspace(host, session):
     return host.sessions.get(session).workspace_id
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="without a user of its own an agent can't be told from anybody else")
+async def test_an_agent_that_rests_keeps_nothing_awake_and_what_it_left_in_the_background_does(host):
+    def background() -> int:
+        ours = [seen for seen in look() if seen.pid == os.getpid() or _works_in(host.folder, seen.pid)]
+        return count(ours, uid=host.settings.run_as.uid, ours=os.getpid())
+
+    session = await host.session(PermissionPreset.YOLO)
+    message = await host.say(session, "%bash sleep 1\n%say Done.")
+    await host.until(lambda: host.of_kind("tool.started"))
+    assert host.sessions.working() == 1
+    await host.answered(message)
+    await host.resting(session)
+    assert (host.sessions.working(), background()) == (0, 0)
+    assert host.sessions.get(session).status is SessionStatus.RUNNING
+    await host.ask(session, "%bash setsid sleep 300 >/dev/null 2>&1 &\n%say Done.")
+    await host.resting(session)
+    assert (host.sessions.working(), background()) == (0, 1)
+    await host.sessions.close()
+    assert background() == 0
+
+
+def _works_in(folder: Path, pid: int) -> bool:
+    try:
+        return (Path("/proc") / str(pid) / "cwd").readlink().is_relative_to(folder)
+    except OSError:
+        return False
