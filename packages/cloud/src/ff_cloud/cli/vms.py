@@ -18,6 +18,7 @@ from ff_cloud.settings import CloudSettings
 from ff_cloud.vms import gc, service
 from ff_cloud.vms.engine.base import ContainerSeen, Engine, Observed
 from ff_cloud.vms.engine.docker import docker_engine
+from ff_cloud.vms.engine.options import EngineOptions
 from ff_cloud.vms.image import LATEST
 from ff_cloud.vms.model import AnyVm, Desired, Vm
 from ff_cloud.workspaces.draining import suspend_running
@@ -197,7 +198,7 @@ def _beside(data_dir: Path | None, body: Callable[[Beside], Coroutine[Any, Any, 
 async def _parts(settings: CloudSettings) -> AsyncIterator[Beside]:
     async with (
         database_beside(settings) as db,
-        docker_engine(settings.deployment_name, url=settings.docker_host, network=settings.vm_network) as engine,
+        docker_engine(settings.deployment_name, url=settings.docker_host, options=EngineOptions.of(settings)) as engine,
     ):
         yield Beside(settings, db, engine, SystemWorld())
 
