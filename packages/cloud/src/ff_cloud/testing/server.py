@@ -25,7 +25,8 @@ START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 40.0
 TAIL_LINES = 30
 _POLL_S = 0.02
-_LISTENING = re.compile(r"^listening +(http://\S+)\n", re.MULTILINE)
+LISTENING = re.compile(r"^listening +(http://\S+)\n", re.MULTILINE)
+"""How a server of ours says that it serves, and where."""
 _FIRST_URL = re.compile(r"^(http://\S+)\n", re.MULTILINE)
 _MACHINE_SETTINGS = frozenset({"FF_DOCKER_HOST", "FF_EXTRA_CA", "FF_PG_BINDIR"})
 
@@ -85,7 +86,7 @@ def running_server(folder: Path, settings: Mapping[str, str]) -> Iterator[Runnin
     )
     command = [program("ff-cloud"), "serve"]
     try:
-        with running(command, environment=environment, log=folder / "server.log", ready=_LISTENING) as server:
+        with running(command, environment=environment, log=folder / "server.log", ready=LISTENING) as server:
             yield server
     finally:
         _stop_orphaned_database(data / "postgres")
