@@ -11,7 +11,7 @@ WORKERS ?= 2
 # What to test: make test TESTS=packages/core/tests/unit
 TESTS ?=
 # What to measure: make bench BENCHES=vms
-BENCHES ?= vms daemon mirrors gateway auth
+BENCHES ?= vms daemon mirrors gateway auth request
 DEV_DATA := $(CURDIR)/.ff-dev/data
 # The name of this checkout's own server on the Docker Engine, and of no other's.
 DEV_DEPLOYMENT := dev-$(shell pwd -P | sha256sum | cut -c1-10)
