@@ -44,6 +44,7 @@ from ff_core.sessions.backend import (
 from ff_core.sessions.service import Sessions
 from ff_core.store.engine import Store
 from ff_core.store.journal import Journal
+from ff_core.workspaces.gate import Gate
 from ff_core.world import SystemWorld
 
 WORKSPACE = WorkspaceId(UUID(int=7))
@@ -98,7 +99,8 @@ class Host:
     def boot(self) -> None:
         world = SystemWorld()
         self.journal = Journal(self.store, world)
-        self.sessions = Sessions(store=self.store, journal=self.journal, world=world, backends=self.open)
+        self.gate = Gate(world)
+        self.sessions = Sessions(store=self.store, journal=self.journal, world=world, backends=self.open, gate=self.gate)
 
     async def open(self, spec: BackendSpec) -> Agent:
         if self.refuse:
@@ -418,3 +420,72 @@ async def test_nothing_is_taken_while_closing(host):
     assert (view.status, view.error.code) == (SessionStatus.IDLE, "interrupted")
     with pytest.raises(errors.ShuttingDown):
         await host.say(session, "too late")
+
+
+async def test_a_prompt_is_work_from_the_moment_it_is_taken_to_the_end_of_its_turn(host):
+    session = await host.session()
+    assert host.sessions.working() == 0
+    await host.say(session, "go")
+    assert host.sessions.working() == 1, "no agent lives yet, but one will"
+    agent = await host.until(lambda: host.agents and host.agents[0].got and host.agents[0])
+    assert host.sessions.working() == 1
+    agent.done()
+    await host.until(lambda: host.sessions.working() == 0)
+    assert host.sessions.get(session).status is SessionStatus.RUNNING
+
+
+async def test_the_end_of_a_turn_is_activity(host):
+    agent = await host.begun(await host.session())
+    before = host.gate.active_at
+    agent.done()
+    await host.until(lambda: host.sessions.working() == 0)
+    assert host.gate.active_at > before
+    before = host.gate.active_at
+    agent.tell(Hinted("mumbling"))
+    await asyncio.sleep(0.02)
+    assert host.gate.active_at == before
+
+
+async def test_at_rest_no_agent_is_started_and_what_waits_begins_when_the_rest_ends(host):
+    session = await host.session()
+    host.gate.close()
+    await host.say(session, "one")
+    await host.sessions.resume_queues()  # as a bind does
+    await asyncio.sleep(0.05)
+    assert (host.agents, host.sessions.working(), host.sessions.get(session).queued) == ([], 0, 1)
+    host.gate.open()
+    await host.sessions.resume_queues()
+    await host.until(lambda: host.agents and host.agents[0].got)
+
+
+async def test_at_rest_a_turn_goes_on_to_its_end_and_the_next_prompt_waits(host):
+    session = await host.session()
+    agent = await host.begun(session, "one")
+    await host.say(session, "two")
+    host.gate.close()
+    agent.done()
+    await host.until(lambda: host.bodies("turn.finished"))
+    await asyncio.sleep(0.05)
+    assert [text for _, text in agent.got] == ["one"]
+    host.gate.open()
+    await host.sessions.resume_queues()
+    await host.until(lambda: [text for _, text in agent.got] == ["one", "two"])
+
+
+@pytest.mark.parametrize("late", [0, 1, 2, 3, 5, 8])
+async def test_a_rest_that_comes_between_a_prompt_and_its_agent_loses_nothing(host, late):
+    """However few turns of the event loop lie between them: the agent has the prompt, or it waits; then it is answered once."""
+    session = await host.session()
+    await host.say(session, "go")
+    for _ in range(late):
+        await asyncio.sleep(0)
+    host.gate.close()
+    await asyncio.sleep(0.05)
+    queued = host.sessions.get(session).queued
+    assert queued == (0 if host.agents and host.agents[0].got else 1)
+    host.gate.open()
+    await host.sessions.resume_queues()
+    agent = await host.until(lambda: host.agents and host.agents[0].got and host.agents[0])
+    agent.done()
+    await host.until(lambda: host.sessions.working() == 0)
+    assert [len(each.got) for each in host.agents] == [1]
