@@ -1,10 +1,13 @@
 """Trees of any kind, made step by step, and how to tell whether two are the same."""
 
+# ruff: noqa: PTH (paths are bytes here)
+
 import os
 import random
 import shutil
 import stat
 import subprocess
+from contextlib import suppress
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -81,7 +84,19 @@ class Tree:
         self.git("init", "-q", "-b", "main", str(root / "repo"), cwd=root)
 
     def git(self, *arguments: str, cwd: Path | None = None, check: bool = True) -> bytes:
-        env = {
+        done = subprocess.run(
+            ["git", *arguments], cwd=cwd or self.root / "repo", env=self._env(), capture_output=True, check=False
+        )
+        assert not check or done.returncode == 0, done.stderr
+        return done.stdout
+
+    def shell(self, script: str) -> bytes:
+        """Run a script in the repository to its end; what it said."""
+        done = subprocess.run(["sh", "-c", script], cwd=self.root / "repo", env=self._env(), capture_output=True, check=False)
+        return done.stdout + done.stderr
+
+    def _env(self) -> dict[str, str]:
+        return {
             "PATH": os.environ["PATH"],
             "HOME": str(self.root / "home"),
             "GIT_CONFIG_GLOBAL": "/dev/null",
@@ -89,21 +104,16 @@ class Tree:
             "GIT_EDITOR": "true",
             **{f"GIT_{who}_{what}": "x@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
         }
-        done = subprocess.run(["git", *arguments], cwd=cwd or self.root / "repo", env=env, capture_output=True, check=False)
-        assert not check or done.returncode == 0, done.stderr
-        return done.stdout
 
     def step(self, step: tuple) -> None:
         """Do one of :data:`steps`; those that make no sense do nothing."""
         if step[0] == "git":
             self.git(*step[1], check=False)
             return
-        try:
+        with suppress(OSError):
             self._change(*step)
-        except OSError:
-            pass
 
-    def _change(self, what: str, place: tuple, *more) -> None:
+    def _change(self, what: str, place: tuple, *more) -> None:  # noqa: C901  (a table)
         path = self._path(place)
         if what not in {"remove", "chmod", "touch"}:
             os.makedirs(os.path.dirname(path), exist_ok=True)
