@@ -116,7 +116,7 @@ async def running_worker(
     workspaces = WorkspaceService(rules=rules_of(settings, image), sealer=sealer, world=world)
     operations = Operations(
         db,
-        [*fleet.kinds, *closing_kinds(db=db, workspaces=workspaces, world=world)],
+        [*fleet.kinds, *closing_kinds(db=db, workspaces=workspaces, world=world, forget=mirrors.forget_user)],
         world,
         on_end=fleet.ended,
         metrics=metrics.operations,

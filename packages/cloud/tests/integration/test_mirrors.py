@@ -3,15 +3,18 @@
 import asyncio
 import base64
 from contextlib import asynccontextmanager, suppress
+from types import SimpleNamespace
 
 import pytest
 from pydantic import SecretStr
 
+from ff_cloud.closing.service import key_of
+from ff_cloud.closing.steps import kinds as closing_kinds
 from ff_cloud.credentials.keyring import Keyring
 from ff_cloud.credentials.service import Credentials
 from ff_cloud.kit.origin import Origin
 from ff_cloud.mirrors.folders import Folders
-from ff_cloud.mirrors.policy import Rules
+from ff_cloud.mirrors.policy import MirrorsUnusable, Rules
 from ff_cloud.mirrors.service import NOTED_MAX, Mirrors
 from ff_cloud.users import service as users
 from ff_core.contract.credentials import CredentialKind
@@ -305,19 +308,45 @@ async def test_the_mirrors_of_an_account_go_with_it_or_with_its_token(machine, p
     assert [path.name for path in (machine.folders.root / "private").iterdir()] == [str(eve)]
 
 
+async def test_closing_an_account_removes_its_mirrors_before_its_rows(machine, private):
+    class NoWorkspaces:
+        async def page(self, *_args, **_more):
+            return []
+
+    hidden = await private.create("r", {"a": "1"})
+    ann = await machine.user(TOKEN)
+    await machine.made(ann, hidden)
+    (kind,) = closing_kinds(db=machine.db, workspaces=NoWorkspaces(), world=WORLD, forget=machine.mirrors.forget_user)
+    effects = await kind.steps[-1].do(SimpleNamespace(key=key_of(ann)))
+    assert machine.kept() == []
+    assert effects.apply is not None
+
+
 async def test_a_damaged_mirror_is_noticed_and_goes(machine, public, tmp_path):
     url = await public.create("r", {"a": "1"})
     user = await machine.user()
-    await machine.made(user, url)
-    for pack in (tmp_path / "mirrors/public").rglob("*.pack"):
-        pack.write_bytes(b"")
-    with pytest.raises(seed.SeedRefused):
-        await files_of(await machine.mirrors.seed_for(user, url), tmp_path / "seed")
-    assert machine.kept() == []
-    await machine.made(user, url)
-    assert machine.kept() == ["public"]
-    await machine.mirrors.distrust(user, url)
-    assert machine.kept() == []
+    for damage in (lambda data: b"", lambda data: data[:-30] + b"\0" + data[-29:], lambda data: None):
+        await machine.made(user, url)
+        assert machine.kept() == ["public"]
+        for pack in (tmp_path / "mirrors/public").rglob("*.pack"):
+            damaged = damage(pack.read_bytes())
+            pack.unlink()
+            if damaged is not None:
+                pack.write_bytes(damaged)
+        with pytest.raises(seed.SeedRefused):
+            await files_of(await machine.mirrors.seed_for(user, url), tmp_path / "seed")
+        assert machine.kept() == []
+
+
+async def test_a_folder_that_can_not_be_used_stops_nobody(machine, public, tmp_path):
+    url = await public.create("r", {"a": "1"})
+    user = await machine.user()
+    (tmp_path / "mirrors").write_text("in the way")
+    assert await machine.mirrors.seed_for(user, url) is None
+    with pytest.raises(MirrorsUnusable):
+        await machine.mirrors.make(user, machine.mirrors._rules.admitted(url))
+    with pytest.raises(MirrorsUnusable):
+        await machine.mirrors.sweep()
 
 
 async def test_what_killed_processes_left_goes(machine, public, tmp_path):

@@ -2,13 +2,13 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
 import structlog
 
-from ff_cloud.mirrors.policy import Kept, Rules, name_of
+from ff_cloud.mirrors.policy import Kept, MirrorsUnusable, Rules, name_of
 from ff_core.git.locks import lock, try_lock
 from ff_core.git.mirror import GRAVE, Mirror, bury, disk_bytes, remove, used_at
 from ff_core.git.remote import RepoUrl
@@ -36,8 +36,14 @@ class Folders:
 
     def prepare(self) -> None:
         """Make the root, for our eyes only."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.root.chmod(0o700)
+        with _translated():
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.root.chmod(0o700)
+
+    def made(self, mirror: Mirror) -> bool:
+        """Whether a mirror is there."""
+        with _translated():
+            return mirror.current() is not None
 
     def making(self, *, wait_s: float) -> AbstractAsyncContextManager[None]:
         """Held by the one process that makes mirrors in the background."""
@@ -45,30 +51,33 @@ class Folders:
 
     def free_bytes(self) -> int:
         """Of the disk."""
-        return shutil.disk_usage(self.root).free
+        with _translated():
+            return shutil.disk_usage(self.root).free
 
     def remove(self, mirror: Mirror) -> bool:
         """Remove a mirror unless somebody uses it."""
-        return remove(mirror.place, self._world)
+        with _translated():
+            return remove(mirror.place, self._world)
 
     def forget(self, user_id: UserId) -> None:
         """Remove all mirrors of one user, used or not: what reads them now breaks off."""
-        bury(self._private / str(user_id), self._world)
+        with _translated():
+            bury(self._private / str(user_id), self._world)
 
     def users(self) -> list[UserId]:
         """Those who have private mirrors."""
         found = []
-        for path in _folders(self._private):
-            with suppress(ValueError):
-                found.append(UserId(UUID(path.name)))
+        with _translated():
+            for path in _folders(self._private):
+                with suppress(ValueError):
+                    found.append(UserId(UUID(path.name)))
         return found
 
     def collect(self, rules: Rules) -> int:
         """Remove what is too much and what killed processes left; returns the bytes that remain. Not while another does it."""
         self.prepare()
         guard = self.root / "collecting"
-        guard.touch()
-        with try_lock(guard) as alone:
+        with _translated(), guard.open("a"), try_lock(guard) as alone:
             kept = [Kept(place, disk_bytes(place), used_at(place)) for place in self._places()]
             total = sum(one.disk_bytes for one in kept)
             if not alone:
@@ -88,6 +97,14 @@ class Folders:
         yield from _folders(self._public)
         for user in _folders(self._private):
             yield from _folders(user)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MirrorsUnusable(f"Mirrors can't be used: {error.strerror}.") from error
 
 
 def _folders(parent: Path) -> list[Path]:

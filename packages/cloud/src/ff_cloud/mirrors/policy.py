@@ -22,6 +22,13 @@ class MirrorsFull(FFError):
     status = 507
 
 
+class MirrorsUnusable(FFError):
+    """The folder of mirrors in the data directory can't be read or written; repositories are cloned whole until it can."""
+
+    code = "mirrors_unusable"
+    status = 503
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """Of this server. ``github`` is the one server that gets a user's ``github_token``; ``bytes_max`` 0: no mirrors."""

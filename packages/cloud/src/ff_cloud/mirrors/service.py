@@ -95,11 +95,11 @@ class Mirrors:
             if access is None:
                 return None
             await self._refresh(access)
+            there = await asyncio.to_thread(self._folders.made, access.mirror)
         except FFError as error:
             log.info("mirror.unused", url=url, code=error.code)
             return None
-        mirror = access.mirror
-        return self._stream(mirror) if await asyncio.to_thread(mirror.current) is not None else None
+        return self._stream(access.mirror) if there else None
 
     def note_clone(self, user_id: UserId, url: str) -> None:
         """A workspace of this user has cloned this: its mirror is made or brought up to date, when there is time."""
@@ -112,13 +112,6 @@ class Mirrors:
             log.info("mirror.not_noted", url=url)
         else:
             self._waiting.add((user_id, address))
-
-    async def distrust(self, user_id: UserId, url: str) -> None:
-        """A VM could not use what it was given: remove the mirror, so that it is made anew."""
-        address = self._rules.admitted(url)
-        if address is not None:
-            for mirror in (self._folders.private(user_id, address), self._folders.public(address)):
-                await asyncio.to_thread(self._folders.remove, mirror)
 
     async def forget_user(self, user_id: UserId) -> None:
         """Remove the private mirrors of a user on this machine. May be repeated."""
@@ -176,14 +169,14 @@ class Mirrors:
         Raises what :func:`look` raises when the server can't say.
         """
         for mirror, private in ((self._folders.public(url), False), (self._folders.private(user_id, url), True)):
-            if not make and await asyncio.to_thread(mirror.current) is None:
+            if not make and not await asyncio.to_thread(self._folders.made, mirror):
                 continue
             credential = await self._credential(user_id, url) if private else None
             if credential is not None or not private:
                 with suppress(RepoAuthFailed, RepoNotFound):
                     listing = await look(url, credential=credential, timeout_s=LOOK_TIMEOUT_S, folder=self._folders.root)
                     return _Access(mirror, credential, listing)
-            if await asyncio.to_thread(mirror.current) is not None:
+            if await asyncio.to_thread(self._folders.made, mirror):
                 removed = await asyncio.to_thread(self._folders.remove, mirror)
                 log.info("mirror.withdrawn", url=str(url), private=private, removed=removed)
         return None

@@ -21,6 +21,7 @@ import shutil
 import tarfile
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from datetime import datetime
+from io import RawIOBase
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -154,20 +155,23 @@ def read(repository: Path) -> Manifest:
 async def pack(repository: Path) -> AsyncGenerator[bytes, None]:
     """A described repository as a stream, about :data:`PIECE_BYTES` at a time, as slowly as it is taken.
 
-    The repository must stay as it is meanwhile. Raises :class:`SeedRefused` when it does not.
+    The repository must stay as it is meanwhile. Raises :class:`SeedRefused` when a file is not what was described: the disk
+    has damaged it.
     """
     manifest = await asyncio.to_thread(read, repository)
     whole = manifest.model_dump_json().encode()
     yield _header(MANIFEST, len(whole)) + whole + _padding(len(whole))
     for name, content in manifest.files:
         yield _header(name, content.size_bytes)
-        left = content.size_bytes
+        left, hashed = content.size_bytes, hashlib.sha256()
         with await asyncio.to_thread((repository / name).open, "rb", buffering=0) as file:
             while left:
-                piece = await asyncio.to_thread(file.read, min(left, PIECE_BYTES))
+                piece = await asyncio.to_thread(_read_hashed, file, min(left, PIECE_BYTES), hashed)
                 if not piece:
-                    raise SeedRefused("A file of the mirror became shorter while it was read.")
+                    raise SeedRefused(f"{name} is shorter than it was.")
                 left -= len(piece)
+                if not left and hashed.hexdigest() != content.sha256:
+                    raise SeedRefused(f"{name} is not what it was.")  # before the receiver sees it too and turns away
                 yield piece
         yield _padding(content.size_bytes)
     yield bytes(2 * _BLOCK)
@@ -345,6 +349,12 @@ def _finish(place: Path, manifest: Manifest, run_as: RunAs | None) -> None:
             for name in files:
                 os.chown(os.path.join(folder, name), run_as.uid, run_as.gid)  # noqa: PTH118  (os.walk speaks in strings)
             os.chown(folder, run_as.uid, run_as.gid)
+
+
+def _read_hashed(file: RawIOBase, size: int, hashed: "hashlib._Hash") -> bytes:
+    piece = file.read(size) or b""
+    hashed.update(piece)
+    return piece
 
 
 def _parsed(text: bytes) -> Manifest:
