@@ -45,7 +45,7 @@ def main(source: Path, target: Path) -> None:
     axes.set_xlim(10, max(row["p95_ms"] for _, _, row in bars) * 2.2)
     axes.xaxis.set_major_formatter(lambda value, _: _ms(value))
     axes.tick_params(axis="x", colors=MUTED, labelsize=8)
-    axes.tick_params(axis="both", length=0)
+    axes.tick_params(axis="both", which="both", length=0)
     axes.grid(axis="x", color=GRID, zorder=0)
     for side in axes.spines.values():
         side.set_visible(False)
@@ -56,7 +56,7 @@ def main(source: Path, target: Path) -> None:
 
 
 def _ms(value: float) -> str:
-    return f"{value / 1000:g} s" if value >= 1000 and value % 100 == 0 else f"{value:,.0f} ms"
+    return f"{value / 1000:.3g} s" if value >= 1000 else f"{value:.0f} ms"
 
 
 if __name__ == "__main__":
