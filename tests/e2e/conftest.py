@@ -15,6 +15,7 @@ from stack import MODEL_KEY, Stack, free_port, scratch
 
 from ff_cloud.testing.server import running_server, tail
 from ff_cloud.testing.vm_network import vm_network
+from ff_cloud.vms.image import LATEST
 from ff_core.testing.git_server import GitServer
 from ff_core.testing.model_api import ModelApi
 
@@ -36,6 +37,7 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
             "FF_HEALTH_INTERVAL_S": "1",
             "FF_SWEEP_INTERVAL_S": "1",
             "FF_POOL_SIZE": "1",
+            "FF_VM_IMAGE": LATEST,
         }
         folder = exits.enter_context(scratch())
         server = exits.enter_context(running_server(folder, settings))
