@@ -200,15 +200,14 @@ def _ways(seen: Table, wanted: Egress) -> Table:
     names = Chains.of(wanted.deployment, wanted.bridge)
     # Docker keeps DOCKER-USER first, and whole when it restarts.
     forward = "DOCKER-USER" if "DOCKER-USER" in seen else "FORWARD"
-    own = {names.permitted_out, names.permitted_host}
-    others = [
+    permitted = [
         (target.endswith("-HOST"), f"-{way} {bridge} -j {target}")
         for way, bridge, target in _jumps(seen)
-        if bridge == wanted.bridge and target.startswith("FF-D") and target not in own
+        if bridge == wanted.bridge and target.startswith("FF-D")
     ]
     into = f"-i {wanted.bridge} -j "
-    out = [*sorted({rule for host, rule in others if not host} | {into + names.permitted_out}), into + names.out]
-    host = [*sorted({rule for host, rule in others if host} | {into + names.permitted_host}), into + names.host]
+    out = [*sorted({rule for host, rule in permitted if not host} | {into + names.permitted_out}), into + names.out]
+    host = [*sorted({rule for host, rule in permitted if host} | {into + names.permitted_host}), into + names.host]
     return {forward: [*out, f"-o {wanted.bridge} -j {names.back}"], _INPUT: host}
 
 
@@ -228,16 +227,10 @@ def _concerns(rule: str, wanted: Egress) -> bool:
 
 def _without_bridges(seen: Table, kept: set[str]) -> list[str]:
     """Take the chains of bridges away that no deployment is on any more."""
-    gone = [(way, bridge, target) for way, bridge, target in _jumps(seen) if target.startswith("FF-B") and bridge not in kept]
-    bases = {
-        f"-{way} {bridge} -j {target}": base
-        for base in seen
-        for way, bridge, target in gone
-        if f"-{way} {bridge} -j {target}" in seen[base]
-    }
-    lines = [f"-D {base} {rule}" for rule, base in bases.items()]
-    targets = sorted({target for *_, target in gone})
-    return [*lines, *(f"-F {target}" for target in targets), *(f"-X {target}" for target in targets)]
+    marks = {_mark(bridge) for bridge in kept}
+    gone = {name for name in seen if name.startswith("FF-B") and name[4:14] not in marks}
+    ways = [f"-D {base} {rule}" for base, rules in seen.items() for rule in rules if rule.rpartition(" ")[2] in gone]
+    return [*ways, *(f"-F {name}" for name in sorted(gone)), *(f"-X {name}" for name in sorted(gone))]
 
 
 def _whole(lines: Iterable[str]) -> str:
