@@ -66,7 +66,15 @@ def make_app(
     )
     orders = Orders(db=db, world=world)
     changes = VmChanges(db, world)
-    awake = Awake(db=db, workspaces=workspaces, daemons=daemons, orders=orders, changes=changes, world=world)
+    awake = Awake(
+        db=db,
+        workspaces=workspaces,
+        daemons=daemons,
+        orders=orders,
+        changes=changes,
+        world=world,
+        wait_s_max=settings.wake_wait_s,
+    )
     app.state.database = db
     app.state.secrets = secrets
     app.state.daemons = daemons

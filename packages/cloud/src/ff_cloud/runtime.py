@@ -15,6 +15,7 @@ from ff_cloud.kit.db import Database
 from ff_cloud.kit.http_server import listen, serving
 from ff_cloud.kit.migrate import migrate, pending
 from ff_cloud.kit.postgres import embedded_postgres
+from ff_cloud.kit.rounds import for_ever
 from ff_cloud.kit.secrets import Secrets, master_secret
 from ff_cloud.kit.telemetry import Telemetry
 from ff_cloud.kit.tenancy import require_safe_roles
@@ -178,7 +179,8 @@ async def api_of(parts: Parts) -> AsyncIterator[str]:
         telemetry=parts.telemetry,
     )
     listener = listen(settings.host, settings.port, "FF_PORT")
-    changes = asyncio.create_task(app.state.changes.run(), name="changes")
+    heartbeats = parts.telemetry.heartbeats
+    changes = asyncio.create_task(for_ever("changes", app.state.changes.run, parts.world, heartbeats), name="changes")
     try:
         async with serving(app, listener, shutdown_s=settings.shutdown_s, name="api") as address:
             yield address

@@ -193,6 +193,9 @@ class CloudSettings(BaseSettings):
         le=86_400,
         description="Seconds between two checkpoints of a workspace in use; after a turn one is made at once",
     )
+    wake_wait_s: float = Field(
+        120.0, gt=0, le=3600, description="Seconds a request waits for a VM that wakes, is being made, or waits for room"
+    )
     vms_max: int | None = Field(
         None, ge=1, le=100_000, description="Most VMs at once; unset: as many as the machine has room for"
     )

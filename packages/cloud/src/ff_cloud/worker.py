@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import structlog
@@ -19,7 +19,7 @@ from ff_cloud.fleet import make_fleet, rules_of
 from ff_cloud.kit.blobs import open_blobs
 from ff_cloud.kit.crypto import Sealer
 from ff_cloud.kit.db import Database
-from ff_cloud.kit.heartbeats import Heartbeats
+from ff_cloud.kit.rounds import for_ever
 from ff_cloud.kit.secrets import Secrets
 from ff_cloud.kit.telemetry import Telemetry
 from ff_cloud.mail.sender import EVERY_S as MAIL_EVERY_S
@@ -43,7 +43,6 @@ from ff_core.world import World
 
 log = structlog.get_logger(__name__)
 
-RESTART_S = 1.0
 FIRST_LOOK_S_MAX = 30.0
 OPERATIONS_EVERY_S = 1.0
 UPGRADE_IDLE_S = 30.0
@@ -149,7 +148,7 @@ async def running_worker(
     except (FFError, TimeoutError) as error:
         log.warning("worker.first_look_failed", reason=str(error) or "it took too long")
     heartbeats = telemetry.heartbeats
-    loops = [asyncio.create_task(_for_ever(name, run, world, heartbeats), name=name) for name, run in runs.items()]
+    loops = [asyncio.create_task(for_ever(name, run, world, heartbeats), name=name) for name, run in runs.items()]
     try:
         with telemetry.readiness.including(operations_check(census), docker_check(engine, image)):
             yield
@@ -166,14 +165,3 @@ def _transport(settings: CloudSettings) -> Transport:
     if settings.smtp_url is not None:
         return SmtpTransport(SmtpServer.parse(settings.smtp_url.get_secret_value()))
     return FolderTransport(settings.data_dir / "outbox", tell=is_loopback(settings.host) and settings.public_url is None)
-
-
-async def _for_ever(name: str, run: Callable[[], Awaitable[None]], world: World, heartbeats: Heartbeats) -> None:
-    """A loop that fails in a way nobody foresaw is told and started again; the others go on meanwhile."""
-    while True:
-        try:
-            await run()
-        except Exception as error:
-            log.exception("worker.loop_failed", loop=name)
-            heartbeats.crashed(name, error)
-        await world.sleep(RESTART_S)

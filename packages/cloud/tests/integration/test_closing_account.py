@@ -17,12 +17,13 @@ from ff_cloud.operations.engine import Operations
 from ff_cloud.operations.machine import Limits as OperationLimits
 from ff_cloud.testing.accounts import MASTER, accounts_app
 from ff_cloud.testing.engine import FakeEngine
+from ff_cloud.testing.fleet import make_room, nothing_outside
 from ff_cloud.testing.mail import Mailbox
 from ff_cloud.vms.engine.base import Limits
 from ff_cloud.vms.specs import Specs
+from ff_cloud.workspaces.operations import kinds as workspace_kinds
 from ff_cloud.workspaces.service import Rules, WorkspaceService
 from ff_cloud.workspaces.settle import Settler
-from ff_cloud.workspaces.steps import kinds as workspace_kinds
 from ff_core.contract.workspace import NewWorkspace
 from ff_core.ids import UserId, VmId
 from ff_core.world import SystemWorld
@@ -52,7 +53,7 @@ class House:
     def __init__(self, db):
         self.db, self.world, self.engine = db, SystemWorld(), FakeEngine(IMAGE)
         self.sealer = Sealer(Secrets(MASTER).sealing_key)
-        rules = Rules(allow_plain_http=False, provision_deadline_s=900, terminate_deadline_s=300)
+        rules = Rules(allow_plain_http=False, provision_deadline_s=900, terminate_deadline_s=300, image=IMAGE)
         self.workspaces = WorkspaceService(rules=rules, sealer=self.sealer, world=self.world)
         self.app = accounts_app(db, self.world, routers=(closing_router,))
         post = Post(self.sealer, self.world)
@@ -63,13 +64,21 @@ class House:
         settler = Settler(world=self.world, terminate_deadline_s=300)
         specs = Specs(image=IMAGE, limits=Limits(1 << 30, 1.0, 100), secret=b"k" * 32)
         kinds = workspace_kinds(
-            db=self.db, engine=self.engine, daemons=NoDaemons(), specs=specs, sealer=self.sealer, settler=settler
+            db=self.db,
+            engine=self.engine,
+            daemons=NoDaemons(),
+            specs=specs,
+            sealer=self.sealer,
+            settler=settler,
+            outside=nothing_outside(),
+            world=self.world,
         )
         kinds += closing_kinds(db=self.db, workspaces=self.workspaces, world=self.world)
         return Operations(self.db, kinds, self.world, limits=QUICK, crash=crash)
 
     @asynccontextmanager
     async def working(self, crash=lambda _place: None):
+        await make_room(self.db)
         task = asyncio.create_task(self.worker(crash).work(4))
         try:
             yield
@@ -88,7 +97,7 @@ class House:
 
     async def order(self, user_id, name):
         async with self.db.transaction(user_id) as tx:
-            return (await self.workspaces.order(tx, NewWorkspace(name=name))).id
+            return (await self.workspaces.order(tx, NewWorkspace(name=name))).workspace.id
 
     async def ready(self, workspace_id):
         """As if it had been provisioned."""

@@ -1,6 +1,11 @@
-"""A deployment of its own on the real Docker Engine, for tests and the demo: nothing of it is left afterwards."""
+"""A deployment of its own on the real Docker Engine, for tests and the demo: nothing of it is left afterwards.
 
+``python -m ff_cloud.testing.vm_network NAME...`` removes all that deployments of these names have on this machine.
+"""
+
+import asyncio
 import secrets
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,11 +27,25 @@ class VmNetwork:
 async def vm_network(*, purpose: str = "test", url: str | None = None) -> AsyncIterator[VmNetwork]:
     """Make the network of a new deployment; leaving removes every container, volume and network of it, whoever made them.
 
-    A server under test joins by taking ``deployment`` for its own. Raises ``DockerUnreachable``.
+    A server under test joins by taking ``deployment`` for its own, or that with ``-`` and something after it. Raises
+    ``DockerUnreachable``.
     """
     deployment = f"{purpose}-{secrets.token_hex(4)}"
     async with docker_engine(deployment, url=url) as engine:
         try:
             yield VmNetwork(deployment, network_name_of(deployment), await engine.network_gateway())
         finally:
+            beside = [name for name in await engine.deployments() if name.startswith(f"{deployment}-")]
+            await clear(*beside, url=url)
             await engine.clear()
+
+
+async def clear(*deployments: str, url: str | None = None) -> None:
+    """Remove everything of these deployments. There is nothing: nothing to do."""
+    for deployment in deployments:
+        async with docker_engine(deployment, url=url) as engine:
+            await engine.clear()
+
+
+if __name__ == "__main__":
+    asyncio.run(clear(*sys.argv[1:]))

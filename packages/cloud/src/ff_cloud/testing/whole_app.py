@@ -27,7 +27,7 @@ async def whole_app(db: Database, world: World, **settings: Any) -> AsyncIterato
         ways = Ways(GatewayAddress(url="http://gateway.invalid", port=1), secrets.gateway_token_key, git_hosts=())
         daemons = Daemons(secret=secrets.vm_token_key, ways=ways, http=http)
         yield make_app(
-            settings=CloudSettings(**settings),
+            settings=CloudSettings(**{"wake_wait_s": 0.5, **settings}),
             db=db,
             secrets=secrets,
             daemons=daemons,

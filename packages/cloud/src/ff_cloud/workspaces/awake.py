@@ -25,14 +25,12 @@ from ff_core.world import World
 
 T = TypeVar("T")
 
-WAIT_S_MAX = 120.0
-"""How long a request waits for a VM before it is told to come again."""
 TRIES_MAX = 3
 """How often a daemon may be met on its way to sleep."""
 
 
 class Awake:
-    """One per API process."""
+    """One per API process. A request waits for a VM ``wait_s_max`` at most, and is then told to come again."""
 
     def __init__(
         self,
@@ -43,7 +41,7 @@ class Awake:
         orders: Orders,
         changes: VmChanges,
         world: World,
-        wait_s_max: float = WAIT_S_MAX,
+        wait_s_max: float,
     ) -> None:
         self._db = db
         self._workspaces = workspaces
