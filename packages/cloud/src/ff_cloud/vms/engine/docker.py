@@ -77,18 +77,18 @@ class DockerEngine:
     def __init__(self, client: DockerClient, ground: Ground) -> None:
         self.deployment = ground.deployment
         self._client = client
-        self._ground = ground
+        self.ground = ground
 
     async def prepare(self, image: str) -> None:
         """Also finds out, once, what this machine can do."""
         async with door(ENSURE_TIMEOUT_S):
-            await self._ground.prepare(image)
+            await self.ground.prepare(image)
 
     async def ensure(self, spec: VmSpec) -> Endpoint:
         """Make the container, or adopt it. The name is the meeting point: Docker gives it to one of the racers."""
         started = False
         async with door(ENSURE_TIMEOUT_S):
-            await self._ground.keep_rules()
+            await self.ground.keep_rules()
             while True:
                 info = await self._inspect(spec.vm_id)
                 if info is None:
@@ -110,7 +110,7 @@ class DockerEngine:
         """Two questions, one after the other."""
         async with door(QUESTION_TIMEOUT_S):
             info = await self._inspect(vm_id)
-            volume = self._ground.left_of_volume(vm_id) or await self._client.find(f"volumes/{self._name(vm_id)}") is not None
+            volume = self.ground.left_of_volume(vm_id) or await self._client.find(f"volumes/{self._name(vm_id)}") is not None
             cables = await self._cables([info])
         return Observed(vm_id, _seen(info, cables) if info is not None else None, volume)
 
@@ -125,7 +125,7 @@ class DockerEngine:
         async with door(QUESTION_TIMEOUT_S * 4):
             listed = await self._containers()
             infos = await asyncio.gather(*(inspect(container["Id"]) for container in listed if LABEL_VM in container["Labels"]))
-            kept = {vm_id_of(volume["Labels"]) for volume in await self._volumes()} | self._ground.all_volumes()
+            kept = {vm_id_of(volume["Labels"]) for volume in await self._volumes()} | self.ground.all_volumes()
             cables = await self._cables(infos)
         containers = {vm_id_of(info["Config"]["Labels"]): _seen(info, cables) for info in infos if info is not None}
         return [Observed(vm_id, containers.get(vm_id), vm_id in kept) for vm_id in containers.keys() | kept if vm_id is not None]
@@ -139,7 +139,7 @@ class DockerEngine:
         """Start it, unless it runs."""
         started = False
         async with door(ENSURE_TIMEOUT_S):
-            await self._ground.keep_rules()
+            await self.ground.keep_rules()
             while True:
                 info = await self._inspect(vm_id)
                 if info is None or container_seen(info).state == "dead":
@@ -155,8 +155,8 @@ class DockerEngine:
             path = f"containers/{self._name(vm_id)}"
             if await self._client.find(f"{path}/json") is None:
                 raise ContainerMissing
-            if limits.disk_bytes is not None and self._ground.has_volume(vm_id):
-                await asyncio.to_thread(self._ground.volumes.grow, vm_id, limits.disk_bytes)
+            if limits.disk_bytes is not None and self.ground.has_volume(vm_id):
+                await asyncio.to_thread(self.ground.volumes.grow, vm_id, limits.disk_bytes)
             await self._client.ask("POST", f"{path}/update", body=limits_body(limits))
 
     async def remove(self, vm_id: VmId) -> None:
@@ -164,8 +164,8 @@ class DockerEngine:
         async with door(REMOVE_TIMEOUT_S):
             await self._delete_container(self._name(vm_id))
             await self._delete_volume(self._name(vm_id))
-            if self._ground.on_host:
-                await asyncio.to_thread(self._ground.volumes.remove, vm_id)
+            if self.ground.on_host:
+                await asyncio.to_thread(self.ground.volumes.remove, vm_id)
 
     async def events(self) -> AsyncGenerator[EngineEvent, None]:
         """One long request per iterator."""
@@ -184,20 +184,20 @@ class DockerEngine:
         async with door(QUESTION_TIMEOUT_S):
             version = await self._client.ask("GET", "version")
             found = await self._client.find(f"images/{image}/json")
-            network = await self._ground.find_network()
+            network = await self.ground.find_network()
         return EngineReport(
             version=version["Version"],
             api_version=version["ApiVersion"],
             image_present=found is not None,
-            network=self._ground.options.network or network_name_of(self.deployment),
+            network=self.ground.options.network or network_name_of(self.deployment),
             network_ready=network is not None,
         )
 
     async def abilities(self, image: str) -> tuple[Abilities, str | None]:
         """What is used of this machine, and why VMs are not kept from private networks, if they are not; for ``doctor``."""
         async with door(ENSURE_TIMEOUT_S):
-            able = await self._ground.prepare(image)
-        return able, self._ground.egress_problem
+            able = await self.ground.prepare(image)
+        return able, self.ground.egress_problem
 
     async def capacity(self) -> Capacity:
         """What Docker says about its machine, and where that is this one, what the kernel says."""
@@ -206,11 +206,11 @@ class DockerEngine:
         running = info["ContainersRunning"]
         told = Capacity(memory_total_bytes=info["MemTotal"], cpus=info["NCPU"], containers=running)
         if self._client.local:
-            folders = [Path(info["DockerRootDir"]), self._ground.folder]
+            folders = [Path(info["DockerRootDir"]), self.ground.folder]
             seen = await asyncio.to_thread(capacity.measure, folders)
             told = replace(seen, cpus=told.cpus, containers=running)
         most = capacity.containers_max(running, told.pids, told.pids_max)
-        return replace(told, containers_max=most, disk_quota=self._ground.quota)
+        return replace(told, containers_max=most, disk_quota=self.ground.quota)
 
     async def isolation(self, vm_id: VmId) -> None:
         """Look at the container as Docker shows it, at its network as the kernel does, and at the rules."""
@@ -218,13 +218,13 @@ class DockerEngine:
             info = await self._inspect(vm_id)
             if info is None:
                 raise ContainerMissing
-            net = await self._ground.network()
+            net = await self.ground.network()
             problem = hole(info, net.id)
             if problem is None and is_direct(info) and net.bridge is not None:
                 pid = info["State"]["Pid"]
                 problem = await asyncio.to_thread(network.hole, net.bridge, info["Id"], pid)
             if problem is None:
-                await self._ground.keep_rules(fresh_s=0)
+                await self.ground.keep_rules(fresh_s=0)
         if problem is not None:
             raise IsolationBroken(f"The VM is not used: {problem}. Remove it; if it stays so, run `ff-cloud doctor`.")
 
@@ -254,12 +254,23 @@ class DockerEngine:
     async def network_gateway(self) -> str:
         """The address at which VMs find this host, as ``ff-host``. Makes the network when it is not there yet."""
         async with door(QUESTION_TIMEOUT_S):
-            gateway = (await self._ground.network()).gateway
+            gateway = (await self.ground.network()).gateway
         if gateway is None:
             raise EngineFailed(
                 "The VMs' Docker network has no gateway, so that they can't reach this host. Use a bridge network."
             )
         return gateway
+
+    async def deployments(self) -> set[str]:
+        """The names of all deployments that have something on this Docker Engine or, where that is ours, on this machine."""
+        ask = filters(label=[LABEL_DEPLOYMENT])
+        async with door(QUESTION_TIMEOUT_S):
+            found = [
+                *await self._client.ask("GET", "containers/json", params=ask | {"all": "1"}),
+                *((await self._client.ask("GET", "volumes", params=ask))["Volumes"] or []),
+                *await self._client.ask("GET", "networks", params=ask),
+            ]
+        return {thing["Labels"][LABEL_DEPLOYMENT] for thing in found} | self.ground.neighbours()
 
     async def clear(self) -> None:
         """Remove every container, every volume, the network and the rules of this deployment. Safe to repeat."""
@@ -268,7 +279,7 @@ class DockerEngine:
                 await self._delete_container(container["Id"])
             for volume in await self._volumes():
                 await self._delete_volume(volume["Name"])
-            await self._ground.clear()
+            await self.ground.clear()
 
     def _name(self, vm_id: VmId) -> str:
         return name_of(self.deployment, vm_id)
@@ -286,7 +297,7 @@ class DockerEngine:
 
     async def _create(self, spec: VmSpec) -> str | None:
         """Create volume and container; null when somebody else is just doing so."""
-        place = await self._ground.place(spec.image, spec.extra_hosts)
+        place = await self.ground.place(spec.image, spec.extra_hosts)
         await self._make_volume(spec)
         body = container_body(spec, place)
         try:
@@ -300,9 +311,9 @@ class DockerEngine:
 
     async def _make_volume(self, spec: VmSpec) -> None:
         """Whatever is there already stays what it is: with a quota or without."""
-        name, volumes = self._name(spec.vm_id), self._ground.volumes
-        options: Mapping[str, str] = self._ground.options.volume_options
-        quota = self._ground.has_volume(spec.vm_id)
+        name, volumes = self._name(spec.vm_id), self.ground.volumes
+        options: Mapping[str, str] = self.ground.options.volume_options
+        quota = self.ground.has_volume(spec.vm_id)
         if not quota:
             found = await self._client.find(f"volumes/{name}")
             if found is not None and volumes.holds((found["Options"] or {}).get("device")):
@@ -312,7 +323,7 @@ class DockerEngine:
                 return
             if spec.volume == "existing":
                 raise VolumeMissing
-            quota = self._ground.quota and spec.limits.disk_bytes is not None
+            quota = self.ground.quota and spec.limits.disk_bytes is not None
         if quota:
             path = await asyncio.to_thread(volumes.make, spec.vm_id, spec.limits.disk_bytes or 0)
             options = {"type": "none", "o": "bind", "device": str(path)}
@@ -321,8 +332,8 @@ class DockerEngine:
         await self._client.ask("POST", "volumes/create", body=body)
 
     async def _mount(self, vm_id: VmId) -> None:
-        if self._ground.has_volume(vm_id):
-            await asyncio.to_thread(self._ground.volumes.mount, vm_id)
+        if self.ground.has_volume(vm_id):
+            await asyncio.to_thread(self.ground.volumes.mount, vm_id)
 
     async def _start(self, container_id: str) -> bool:
         """Start it. False when it could not be because it is just going, or its network went: look again."""
@@ -330,7 +341,7 @@ class DockerEngine:
             await self._client.ask("POST", f"containers/{container_id}/start")
         except Refused as exc:
             if exc.status == 404 and "network" in exc.message:
-                self._ground.forget_network()
+                self.ground.forget_network()
                 await self._delete_container(container_id)  # half made, before somebody removed the network
                 return False
             if exc.status not in {404, 409}:
@@ -354,13 +365,13 @@ class DockerEngine:
 
     async def _connect(self, info: Mapping[str, Any]) -> IPv4Address:
         try:
-            return await self._connect_to(await self._ground.network(), info)
+            return await self._connect_to(await self.ground.network(), info)
         except BridgeMissing:
-            self._ground.forget_network()
-            return await self._connect_to(await self._ground.network(), info)
+            self.ground.forget_network()
+            return await self._connect_to(await self.ground.network(), info)
 
     async def _connect_to(self, net: Net, info: Mapping[str, Any]) -> IPv4Address:
-        if not self._ground.on_host or net.bridge is None:
+        if not self.ground.on_host or net.bridge is None:
             raise EngineFailed("This VM was connected by a server that is root on the Docker Engine's machine, as this is not.")
         return await asyncio.to_thread(network.attach, net.bridge, info["Id"], info["State"]["Pid"])
 
@@ -368,7 +379,7 @@ class DockerEngine:
         """Where those are that we connected."""
         if not any(info is not None and is_direct(info) and info["State"]["Running"] for info in infos):
             return {}
-        bridge = (await self._ground.network()).bridge
+        bridge = (await self.ground.network()).bridge
         return await asyncio.to_thread(network.addresses, bridge) if bridge is not None else {}
 
     async def _delete_container(self, container_id: str) -> None:

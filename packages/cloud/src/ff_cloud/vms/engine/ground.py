@@ -108,6 +108,11 @@ class Ground:
         """Every VM of which anything is left."""
         return self.volumes.all() if self.on_host else set()
 
+    def neighbours(self) -> set[str]:
+        """The names of all deployments that keep something on this machine."""
+        folder = self.options.place
+        return {entry.name for entry in folder.iterdir() if entry.is_dir()} if self.on_host and folder.exists() else set()
+
     async def place(self, image: str, hosts: Mapping[str, str]) -> Place:
         """Where a container goes."""
         return self._place(await self.abilities(image), await self.network(), hosts)

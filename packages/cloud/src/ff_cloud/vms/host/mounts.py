@@ -39,17 +39,25 @@ def mount(image: Path, target: Path, *, fresh: bool, discard: bool = True) -> No
     A file that is still attached, because a container holds on to an old mount, is mounted from the same device: two
     devices over one file would destroy what is in it. Raises ``OSError``.
     """
-    device = None if fresh else attached(image)
-    handle = os.open(device, os.O_RDWR | os.O_CLOEXEC) if device else None
+    device, handle = (None if fresh else _hold(image)) or _attach(image)
     try:
-        if handle is None:
-            device, handle = _attach(image)
         options = OPTIONS if discard else OPTIONS.removeprefix("discard,")
         flags = _NOSUID | _NODEV | _NOATIME
-        _check(_libc.mount(str(device).encode(), os.fsencode(target), b"ext4", flags, options.encode()))
+        _check(_libc.mount(os.fsencode(device), os.fsencode(target), b"ext4", flags, options.encode()))
     finally:
-        if handle is not None:
-            os.close(handle)
+        os.close(handle)
+
+
+def let_go(image: Path) -> bool:
+    """Wait a moment until no device has the file any more: the kernel gives one back a little after its last mount.
+
+    False when it is held on to.
+    """
+    for _ in range(ATTEMPTS_MAX):
+        if attached(image) is None:
+            return True
+        time.sleep(BUSY_WAIT_S)
+    return False
 
 
 def unmount(target: Path) -> None:
@@ -85,6 +93,16 @@ def refresh_size(device: Path) -> None:
         fcntl.ioctl(handle, _SET_CAPACITY)
     finally:
         os.close(handle)
+
+
+def _hold(image: Path) -> tuple[Path, int] | None:
+    """The device that has the file, and a handle that keeps it so; null when none has."""
+    while (device := attached(image)) is not None:
+        handle = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+        if attached(image) == device:
+            return device, handle
+        os.close(handle)  # it was just given back
+    return None
 
 
 def _attach(image: Path) -> tuple[Path, int]:

@@ -157,7 +157,7 @@ class Volumes:
                 return
             mounts.unmount(target)  # it could not grow while it was mounted
         target.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not fresh and not _full_grown(disk) and mounts.attached(disk) is None:
+        if not fresh and not _full_grown(disk) and mounts.let_go(disk):
             _check(disk)
             run(["resize2fs", str(disk)], timeout_s=PROGRAM_TIMEOUT_S)
         try:
@@ -170,10 +170,15 @@ class Volumes:
 
     def _extend(self, disk: Path, size: int) -> None:
         with disk.open("r+b") as file:
-            if self._reserve:
-                os.posix_fallocate(file.fileno(), 0, size)
-            else:
+            if not self._reserve:
                 os.truncate(file.fileno(), size)
+                return
+            host = os.statvfs(disk)
+            if (
+                size - os.fstat(file.fileno()).st_blocks * 512 > host.f_bavail * host.f_frsize
+            ):  # else the kernel takes what there is
+                raise OSError(ENOSPC, os.strerror(ENOSPC))
+            os.posix_fallocate(file.fileno(), 0, size)
 
     def _template(self, size: int) -> Path:
         """An empty file system of that size, made once."""
