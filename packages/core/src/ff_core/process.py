@@ -226,8 +226,7 @@ class Running(asyncio.SubprocessProtocol):
     def begin(self, stdin: bytes | None, timeout_s: float) -> None:
         """Give the program its input and start its clock; called once, by :func:`stream`."""
         if stdin is not None:
-            pipe = self._transport.get_pipe_transport(0)
-            assert isinstance(pipe, asyncio.WriteTransport)  # noqa: S101  (for the type checker)
+            pipe = cast("asyncio.WriteTransport", self._transport.get_pipe_transport(0))  # uvloop's is none by its class
             pipe.write(stdin)
             pipe.close()  # after what was written
         self._deadline = asyncio.get_running_loop().call_later(timeout_s, self._expire, timeout_s)
