@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from checkpoint_trees import Tree
 
 from ff_core.checkpoint import content
-from ff_core.checkpoint.frames import BLOCK_BYTES
+from ff_core.checkpoint.frames import BLOCK_BYTES, read_frames
 from ff_core.checkpoint.unpack import Unpacking
 
 WORK = """
@@ -155,7 +155,34 @@ def test_a_pipe_in_the_place_of_a_file_stops_nobody(tmp_path: Path, monkeypatch:
     unpacking = Unpacking(tmp_path / "restore")
     unpacking.receive(BytesIO(archive), packed.ref)
     unpacking.build(None)
+    assert not any(b"not yours" in payload for _, payload in read_frames(BytesIO(archive)))
     assert (unpacking.tree / "repo" / "link").readlink() == outside
     assert (unpacking.tree / "repo" / "folder").is_dir()
     assert not (unpacking.tree / "repo" / "pipe").exists()
     assert {(each.path, each.reason) for each in packed.left_out} == {("repo/pipe", "special")}
+
+
+def test_what_changed_a_moment_ago_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may change once more without a newer ctime, where clocks are coarse."""
+    tree = Tree(tmp_path / "ws")
+    path = tree.root / "repo" / "file"
+    path.write_bytes(b"one")
+    reads = 0
+    real = content._fill
+
+    def fill(fd: int, at: int, view: memoryview) -> int:
+        nonlocal reads
+        reads += 1
+        return real(fd, at, view)
+
+    monkeypatch.setattr(content, "_fill", fill)
+    packed, _ = tree.pack(1, None)
+    assert packed is not None
+    reads = 0
+    assert tree.pack(2, packed.ref)[0] is None
+    assert reads > 0
+    monkeypatch.setattr(content, "RACY_NS", 0)
+    assert tree.pack(3, packed.ref)[0] is None  # looks once more, and knows now
+    reads = 0
+    assert tree.pack(4, packed.ref)[0] is None
+    assert reads == 0

@@ -32,7 +32,7 @@ def folder() -> Iterator[Path]:
 
 
 @settings(max_examples=25, **SLOW)
-@given(rounds=st.lists(st.lists(steps, max_size=14), min_size=1, max_size=4), forget=st.integers(0, 9))
+@given(rounds=st.lists(st.lists(steps, max_size=14), min_size=2, max_size=4), forget=st.integers(0, 9))
 def test_a_chain_of_checkpoints_restores_the_newest_tree(rounds: list, forget: int) -> None:
     with folder() as place:
         tree = Tree(place / "ws")
@@ -41,6 +41,10 @@ def test_a_chain_of_checkpoints_restores_the_newest_tree(rounds: list, forget: i
         for number, changes in enumerate(rounds, 1):
             for step in changes:
                 tree.step(step)
+            if number == 1:
+                (tree.root / "repo" / "first").write_bytes(b"goes away")
+            elif number == 2:
+                (tree.root / "repo" / "first").unlink(missing_ok=True)
             if number == forget:  # the daemon lost what it remembered
                 shutil.rmtree(tree.root / ".ff" / "checkpoint", ignore_errors=True)
             packed, archive = tree.pack(number, base)
@@ -85,6 +89,24 @@ def test_nothing_is_written_when_nothing_changed(changes: list) -> None:
         assert packed is not None
         assert packed.content_bytes == 3
         assert len(archive) < 4096
+
+
+def test_locks_of_a_git_that_ran_keep_nobody_out(tmp_path: Path) -> None:
+    tree = Tree(tmp_path / "ws")
+    tree.git("commit", "-q", "--allow-empty", "-m", "first")
+    git = tree.root / "repo" / ".git"
+    locks = ["index.lock", "HEAD.lock", "refs/heads/main.lock", "gc.pid", "objects/pack/tmp_pack_x", "objects/tmp_obj_y"]
+    for name in locks:
+        (git / name).write_bytes(b"")
+    (tree.root / "repo" / "yarn.lock").write_bytes(b"mine")
+    packed, archive = tree.pack(1, None)
+    assert packed is not None
+    assert {(each.path, each.reason) for each in packed.left_out} == {(f"repo/.git/{name}", "temporary") for name in locks}
+    unpacking = Unpacking(tmp_path / "restore")
+    unpacking.receive(BytesIO(archive), packed.ref)
+    unpacking.build(None)
+    tree.git("add", "-A", cwd=unpacking.tree / "repo")
+    tree.git("commit", "-q", "-m", "goes on", cwd=unpacking.tree / "repo")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="owners need root")
