@@ -8,8 +8,9 @@ import uvloop
 
 from ff_core.git import seed
 from ff_core.git.errors import CloneTimedOut, RepoAuthFailed
-from ff_core.git.mirror import Mirror, look
+from ff_core.git.mirror import Mirror
 from ff_core.git.remote import Credential, parse_repo_url
+from ff_core.git.unattended import look
 from ff_core.testing.git_server import GitServer
 from ff_core.world import SystemWorld
 

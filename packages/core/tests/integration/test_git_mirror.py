@@ -19,20 +19,10 @@ from starlette.routing import Route
 from ff_core.git import seed
 from ff_core.git.errors import CloneDiskFull, CloneTimedOut, RepoAuthFailed, RepoNotFound, RepoUnreachable
 from ff_core.git.locks import LockBusy, lock
-from ff_core.git.mirror import (
-    PACKS_GOOD,
-    Listing,
-    Mirror,
-    MirrorMissing,
-    MirrorRefused,
-    disk_bytes,
-    look,
-    remove,
-    repacking,
-    used_at,
-)
+from ff_core.git.mirror import PACKS_GOOD, Mirror, MirrorMissing, MirrorRefused, disk_bytes, remove, repacking, used_at
 from ff_core.git.remote import Credential, parse_repo_url
 from ff_core.git.run import git_env
+from ff_core.git.unattended import Listing, look
 from ff_core.process import run
 from ff_core.testing.git_server import GitServer
 from ff_core.testing.serve import serving
@@ -154,6 +144,23 @@ async def test_looking_is_proof_of_access_and_shows_what_is_new(server, private,
             await listing(hidden, credential)
     with pytest.raises(RepoNotFound):
         await listing(server.url("nothing"))
+
+
+async def test_any_name_that_git_takes_is_taken(server, tmp_path):
+    """Line ends of other alphabets, bytes that are no UTF-8, a default branch of such a name."""
+    url = await server.create("r", {"a": "1"})
+    served = tmp_path / "served/r.git"
+    odd = [b"line\xe2\x80\xa8end", b"next\xc2\x85line", b"\xff\xfe", "zweig/äöü".encode()]
+    for name in odd:
+        git(served, "branch", os.fsdecode(name), "main")
+    (served / "HEAD").write_bytes(b"ref: refs/heads/\xff\xfe\n")
+    mirror = mirror_of(url, tmp_path)
+    listing = await look(at(url), credential=None, timeout_s=10, folder=tmp_path)
+    assert {os.fsencode(ref) for ref in listing.refs} == {b"refs/heads/" + name for name in [*odd, b"main"]}
+    await ensure(mirror, wanted=listing)
+    assert mirror.holds(listing)
+    assert not await ensure(mirror)
+    await sound(mirror, tmp_path / "seed")
 
 
 async def test_credentials_of_the_account_make_nothing_public(private, tmp_path, monkeypatch):
@@ -312,8 +319,12 @@ async def test_time_is_bounded_also_while_waiting_for_others(server, tmp_path):
     listening = await asyncio.start_server(silent, "127.0.0.1", 0)
     try:
         silence = at(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/r.git")
+        for _ in range(2):  # and is not tried again for a while
+            with pytest.raises(MirrorRefused, match="longer to fetch"):
+                await ensure(Mirror(tmp_path / "mirrors/silent", silence, world=SystemWorld()), timeout_s=1)
         with pytest.raises(CloneTimedOut):
-            await ensure(Mirror(tmp_path / "mirrors/silent", silence, world=SystemWorld()), timeout_s=1)
+            await ensure(Mirror(mirror.place, silence, world=SystemWorld()), timeout_s=1)
+        assert mirror.current() is not None
         with pytest.raises(CloneTimedOut):
             await look(silence, credential=None, timeout_s=1, folder=tmp_path)
     finally:

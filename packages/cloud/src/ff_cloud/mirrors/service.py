@@ -29,8 +29,9 @@ from ff_core.contract.credentials import CredentialKind
 from ff_core.errors import FFError
 from ff_core.git import seed
 from ff_core.git.errors import RepoAuthFailed, RepoNotFound
-from ff_core.git.mirror import Listing, Mirror, MirrorMissing, look
+from ff_core.git.mirror import Mirror, MirrorMissing
 from ff_core.git.remote import Credential, RepoUrl
+from ff_core.git.unattended import Listing, look
 from ff_core.ids import UserId
 from ff_core.world import World
 

@@ -14,8 +14,7 @@ process that is killed at any point leaves a whole mirror and a folder that the 
     gen-…     generations; readers hold a shared lock on theirs, an older one goes when nobody holds it
     new-…     being made
 
-Git runs here with no configuration of this account's or machine's and without its HOME: a credential found there would
-make a private repository look public.
+Git runs as :mod:`ff_core.git.unattended` says.
 """
 
 import asyncio
@@ -32,18 +31,16 @@ from typing import NoReturn
 
 from ff_core.errors import FFError
 from ff_core.git import seed
-from ff_core.git.clone import CREDENTIAL_HELPER
 from ff_core.git.errors import CloneDiskFull, CloneTimedOut, GitFailed, explain
 from ff_core.git.locks import LockBusy, lock, try_lock
 from ff_core.git.remote import Credential, RepoUrl
-from ff_core.git.run import git_env
+from ff_core.git.unattended import GRACE_S, Listing, bounded, environment, words
 from ff_core.process import Completed, ProgramTimedOut, run, stream
 from ff_core.world import World
 
 log = logging.getLogger("ff_core.git")
 
 REFUSED_FOR = timedelta(days=1)
-LISTING_BYTES_MAX = 16 << 20
 PACKS_GOOD = 12
 """With more of them, the small ones are packed together."""
 REPACK_EVERY = timedelta(days=1)
@@ -54,31 +51,11 @@ SMALL_TIMEOUT_S = 60.0
 """For what git does with refs alone."""
 GRAVE = "trash-"
 """How a folder is called that is being removed."""
-_GRACE_S = 5
-"""What git gets beyond its time when nobody is there to end it."""
-_ULIMIT_BLOCK_BYTES = 512
 _TOO_LARGE = "The repository is larger than a mirror may be."
 _LOST = "lost"
 """In a generation whose packs hold what was reachable once."""
 _REPACKED = "repacked"
 """In a generation; its mtime is when it or an ancestor was last made from scratch or packed anew."""
-
-# The credential goes to descriptor 9 (see ff_core.git.clone). ``timeout`` ends git also when we are gone, and no file may
-# become larger than is allowed: a pack beyond that ends the clone while it is received, in words rather than by a signal.
-_RUN = 'exec 9<&0 </dev/null; trap "" XFSZ; ulimit -f "$1"; shift; exec "$@"'
-
-_SETTINGS = {
-    "core.hooksPath": os.devnull,
-    "core.fsync": "committed,reference",
-    "credential.helper": "",
-    "gc.auto": "0",
-    "http.followRedirects": "false",  # a host that is allowed must not lead to one that is not
-    "http.lowSpeedLimit": "1000",
-    "http.lowSpeedTime": "30",
-    "pack.windowMemory": "64m",
-    "repack.writeBitmaps": "false",
-    "transfer.bundleURI": "false",
-}
 
 
 class MirrorRefused(FFError):
@@ -93,36 +70,6 @@ class MirrorMissing(FFError):
 
     code = "mirror_missing"
     status = 404
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What a server says it has."""
-
-    refs: dict[str, str] | None
-    """Branches and tags with their objects; None when there are too many to compare."""
-
-
-async def look(url: RepoUrl, *, credential: Credential | None, timeout_s: float, folder: Path) -> Listing:
-    """Ask the server for its branches and tags: proof that ``credential`` (None: anybody) may read now.
-
-    ``folder`` must exist, belong to us, and hold no configuration of git. Raises the errors of :mod:`ff_core.git.errors`.
-    """
-    argv = _words(url, credential, gentle=False)
-    try:
-        done = await run(
-            _bounded([*argv, "ls-remote", "--heads", "--tags", "--", str(url)], timeout_s, file_bytes_max=0),
-            cwd=folder,
-            env=_env(url, folder),
-            timeout_s=timeout_s,
-            output_bytes_max=LISTING_BYTES_MAX,
-            stdin=None if credential is None else credential.spoken().encode(),
-        )
-    except ProgramTimedOut as error:
-        raise CloneTimedOut(f"The git server did not answer within {timeout_s:g} s.") from error
-    if done.exit_code != 0:
-        raise explain(done.exit_code, done.stderr.decode(errors="replace"), url=str(url))
-    return Listing(None if done.truncated else await asyncio.to_thread(_listed, done.stdout))
 
 
 class Mirror:
@@ -173,8 +120,8 @@ class Mirror:
 
         One process at a time fetches; the others wait for it, and don't when it has brought what they ``wanted``.
         ``gentle``: with the lowest priority. Needs ``timeout_s`` at most, waiting included. A repository of more than
-        ``bytes_max`` is dropped and refused for a day. Raises :class:`MirrorRefused`, ``LockBusy``, or the errors of
-        :mod:`ff_core.git.errors`; whatever happens, the mirror is as good as before.
+        ``bytes_max``, or one that can't be fetched in time, is refused for a day. Raises :class:`MirrorRefused`,
+        ``LockBusy``, or the errors of :mod:`ff_core.git.errors`; whatever happens, the mirror is as good as before.
         """
         deadline_s = asyncio.get_running_loop().time() + timeout_s
         async with self._making(wait_s=timeout_s):
@@ -265,7 +212,12 @@ class Mirror:
                 await self._inherit(new, before)
             if not any((new / seed.PACKS).glob("*.pack")):
                 raise MirrorRefused("The repository is empty.")
-            manifest = await self._describe(new, self._world.now(), known)
+            try:
+                manifest = await self._describe(new, self._world.now(), known)
+            except seed.SeedRefused:
+                if before is not None:
+                    raise  # made from scratch it has fewer packs
+                self._refuse("The repository has more branches and tags than a mirror may have.")
             if manifest.size_bytes > order.bytes_max:
                 self._refuse(_TOO_LARGE)
             await asyncio.to_thread(self._make_current, new)
@@ -274,7 +226,7 @@ class Mirror:
     async def _clone(self, new: Path, before: Path | None, order: "_Order") -> None:
         borrowed = [] if before is None else [f"--reference={before}"]
         argv = [
-            *_words(self.url, order.credential, gentle=order.gentle),
+            *words(self.url, order.credential, gentle=order.gentle),
             # What it says about its progress nobody reads when we were killed; then it ends by that.
             *("clone", "--bare", "--progress", "--template=", *borrowed, "--", str(self.url), str(new)),
         ]
@@ -282,9 +234,9 @@ class Mirror:
         said = ""
         try:
             async with stream(
-                _bounded(argv, timeout_s, file_bytes_max=order.bytes_max),
+                bounded(argv, timeout_s, file_bytes_max=order.bytes_max),
                 cwd=self.place,
-                env=_env(self.url, self.place),
+                env=environment(self.url, self.place),
                 timeout_s=timeout_s,
                 output_bytes_max=STDERR_BYTES_MAX,
                 stdin=None if order.credential is None else order.credential.spoken().encode(),
@@ -292,7 +244,9 @@ class Mirror:
                 async for _, chunk in running:
                     said = (said + chunk.decode(errors="replace"))[-STDERR_TAIL_CHARS:]
         except ProgramTimedOut as error:
-            raise CloneTimedOut(f"The mirror was not fetched within {timeout_s:.0f} s.") from error
+            if before is None:
+                self._refuse("The repository takes longer to fetch than there is time for a mirror.")
+            raise CloneTimedOut(f"The mirror was not brought up to date within {timeout_s:.0f} s.") from error
         if running.exit_code != 0:
             if "File too large" in said:
                 self._refuse(_TOO_LARGE)
@@ -353,9 +307,9 @@ class Mirror:
     ) -> Completed:
         try:
             done = await run(
-                ["timeout", f"{timeout_s + _GRACE_S:.0f}", *_words(self.url, None, gentle=gentle), *arguments],
+                ["timeout", f"{timeout_s + GRACE_S:.0f}", *words(self.url, None, gentle=gentle), *arguments],
                 cwd=cwd,
-                env=_env(self.url, self.place),
+                env=environment(self.url, self.place),
                 timeout_s=timeout_s,
                 output_bytes_max=STDERR_BYTES_MAX,
                 stdin=stdin,
@@ -430,40 +384,9 @@ class _Order:
     gentle: bool
 
 
-def _words(url: RepoUrl, credential: Credential | None, *, gentle: bool) -> list[str]:
-    """Git with our settings; its credential comes on descriptor 9 and is for the server of ``url`` only."""
-    settings = dict(_SETTINGS)
-    if credential is not None:
-        settings[f"credential.{url.origin}.helper"] = CREDENTIAL_HELPER
-    slow = []
-    if gentle:
-        settings["pack.threads"] = "1"
-        slow = ["nice", "-n", "19", *(["ionice", "-c", "3"] if shutil.which("ionice") else [])]
-    return [*slow, "git", *(word for name, value in settings.items() for word in ("-c", f"{name}={value}"))]
-
-
-def _bounded(argv: list[str], timeout_s: float, *, file_bytes_max: int) -> list[str]:
-    blocks = str(-(-file_bytes_max // _ULIMIT_BLOCK_BYTES))
-    return ["sh", "-c", _RUN, "sh", blocks, "timeout", f"{timeout_s + _GRACE_S:.0f}", *argv]
-
-
-def _env(url: RepoUrl, home: Path) -> dict[str, str]:
-    return git_env((url.scheme,)) | {
-        "HOME": str(home),  # curl looks there for passwords
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CONFIG_NOSYSTEM": "1",
-    }
-
-
-def _listed(text: bytes) -> dict[str, str]:
-    """What ``git ls-remote`` lists, without what annotated tags point to."""
-    pairs = (line.split("\t", 1) for line in os.fsdecode(text).splitlines())
-    return {ref: name for name, ref in pairs if not ref.endswith("^{}")}
-
-
 def _packed_refs(repository: Path) -> dict[str, str]:
-    lines = os.fsdecode((repository / seed.REFS).read_bytes()).splitlines()
-    return {line[41:]: line[:40] for line in lines if line[:1] not in ("#", "^")}
+    lines = (repository / seed.REFS).read_bytes().split(b"\n")
+    return {os.fsdecode(line[41:]): line[:40].decode("ascii", "replace") for line in lines if line[:1] not in (b"", b"#", b"^")}
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -126,7 +126,7 @@ def describe(repository: Path, *, url: str, fetched_at: datetime, known: Manifes
     """
     before = {pack.name: pack for pack in known.packs} if known else {}
     names = sorted(path.stem for path in (repository / PACKS).glob("pack-*.pack"))
-    head = (repository / "HEAD").read_text().strip()
+    head = (repository / "HEAD").read_bytes().decode(errors="replace").strip()
     try:
         manifest = Manifest(
             url=url,
