@@ -100,6 +100,6 @@ def environment(url: RepoUrl, home: Path) -> dict[str, str]:
 
 
 def _listed(text: bytes) -> dict[str, str]:
-    """What ``git ls-remote`` lists, without what annotated tags point to. Names are bytes, and hold other alphabets' line ends."""
+    """What ``git ls-remote`` lists, without what annotated tags point to. Names are bytes, with any alphabet's line ends."""
     pairs = (line.partition(b"\t") for line in text.split(b"\n"))
     return {os.fsdecode(ref): name.decode("ascii", "replace") for name, _, ref in pairs if ref and not ref.endswith(b"^{}")}
