@@ -92,7 +92,8 @@ async def test_the_walls_stand(engine: DockerEngine, image: str, network: VmNetw
     assert host["ReadonlyRootfs"] is True
     assert host["CapDrop"] == ["ALL"]
     assert {cap.removeprefix("CAP_") for cap in host["CapAdd"]} == {"CHOWN", "DAC_OVERRIDE", "KILL", "SETGID", "SETUID"}
-    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["SecurityOpt"][0] == "no-new-privileges"
+    assert json.loads(host["SecurityOpt"][1].removeprefix("seccomp="))["defaultAction"] == "SCMP_ACT_ERRNO"
     assert host["Init"] is True
     assert host["Privileged"] is False
     assert host["RestartPolicy"]["Name"] == "no"

@@ -1,5 +1,6 @@
 """From the wanted VM to what Docker is asked to create: pure, so that every line of defence can be read in one place."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,13 @@ LOG_FILES_MAX = 3
 
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "KILL", "SETGID", "SETUID")
 """What the daemon, root without them, needs to prepare files for ``dev`` and to start and end processes as ``dev``."""
+
+
+SECCOMP = json.dumps(json.loads(Path(__file__).with_name("seccomp.json").read_text()), separators=(",", ":"))
+"""The system calls that VMs may make: fewer than Docker's default. No io_uring, keyrings, user faults, performance counters,
+BPF, namespaces, mounts, kernel modules or clock setting, and no 32-bit programs.
+"""
+SECURITY = ("no-new-privileges", f"seccomp={SECCOMP}")
 
 
 @dataclass(frozen=True)
@@ -98,8 +106,7 @@ def hosts_of(place: Place, more: Mapping[str, str]) -> dict[str, str]:
 def container_body(spec: VmSpec, place: Place) -> dict[str, Any]:
     """What Docker is asked to create for ``spec``, whose volume exists. Holds no secret.
 
-    Docker's default seccomp profile stays, ports are not published, and nothing restarts by itself: the control
-    plane decides about that.
+    Ports are not published, and nothing restarts by itself: the control plane decides about that.
     """
     labels = {
         **volume_labels(place.deployment, spec.vm_id),
@@ -133,7 +140,7 @@ def walls(image: str, limits: Limits, place: Place, *, runtime: str | None, host
         "ReadonlyRootfs": True,
         "CapDrop": ["ALL"],
         "CapAdd": list(CAPABILITIES),
-        "SecurityOpt": ["no-new-privileges"],
+        "SecurityOpt": list(SECURITY),
         "Init": True,
         "RestartPolicy": {"Name": "no"},
         "LogConfig": {
@@ -178,7 +185,7 @@ def hole(info: Mapping[str, Any], network_id: str) -> str | None:
         "it is privileged": not host["Privileged"] and not host.get("Devices"),
         "it has capabilities that it must not have": host["CapDrop"] == ["ALL"] and names <= set(CAPABILITIES),
         "its root file system can be written": host["ReadonlyRootfs"],
-        "its processes may gain privileges": "no-new-privileges" in host["SecurityOpt"],
+        "its processes may gain privileges, or make other system calls": set(SECURITY) <= set(host["SecurityOpt"] or ()),
         "it shares a namespace with this machine or another VM": own,
         "a port of it is published": not any(ports) and not host["PublishAllPorts"],
         "it is not on exactly one network, that of VMs": not on if is_direct(info) else on == [network_id],
