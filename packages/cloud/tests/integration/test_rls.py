@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from uuid import UUID
 
 import pytest
+from psycopg.errors import InsufficientPrivilege
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
@@ -158,7 +159,7 @@ async def test_operations_of_others_are_not_there(db: Database) -> None:
             await service.get(tx, id_)
         assert await service.request_cancel(tx, "w") is None
     async with db.transaction(BOB) as tx:
-        with pytest.raises(DBAPIError):
+        with pytest.raises(InsufficientPrivilege):
             await service.start(tx, "k", key="v", user_id=ANN, input={}, world=WORLD)
 
 

@@ -15,17 +15,17 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, LiteralString, Self, cast
+from typing import Any, LiteralString, Self
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import namedtuple_row
-from sqlalchemy import URL, ClauseElement, CursorResult, Dialect, Executable, QueuePool, make_url
+from sqlalchemy import URL, ClauseElement, CursorResult, Dialect, Executable, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from ff_cloud.kit.db_pool import Pool, Pooled
 from ff_cloud.kit.errors import DatabaseUnavailable
 from ff_cloud.kit.tenancy import APP_ROLE, SYSTEM_ROLE
 from ff_core.ids import UserId
@@ -41,7 +41,7 @@ _OPEN = sql.SQL(
     "set local statement_timeout = {statement_ms}; set local lock_timeout = {lock_ms}"
 )
 _DIALECT: Dialect = make_url("postgresql+psycopg://").get_dialect()()
-_FAULTS = (OperationalError, InterfaceError, PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError)
+_FAULTS = (OperationalError, InterfaceError, psycopg.OperationalError, psycopg.InterfaceError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,9 @@ def ready(statement: ClauseElement) -> Ready:
 class Transaction:
     """One open transaction. It commits when its block ends and rolls back when the block raises."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
+    def __init__(self, pooled: Pooled) -> None:
+        self._connection = pooled.connection
+        self._driver = pooled.driver
 
     async def fetch(self, statement: "LiteralString | Ready", values: Mapping[str, Any]) -> list[Any]:
         """The rows of one statement as named tuples; none when it gives none, such as an UPDATE without RETURNING.
@@ -78,7 +79,7 @@ class Transaction:
         It is in the driver's own words, with ``%(name)s`` for values, or was made :func:`ready`. For the few that every request
         runs: it takes a third of the time of :meth:`execute`. Raises what psycopg raises.
         """
-        cursor = _driver(self._connection).cursor(row_factory=namedtuple_row)
+        cursor = self._driver.cursor(row_factory=namedtuple_row)
         if isinstance(statement, Ready):
             await cursor.execute(statement.sql, {**statement.fixed, **values})
         else:
@@ -104,8 +105,8 @@ class Transaction:
 class Tx(Transaction):
     """A transaction that sees and writes the rows of one user only."""
 
-    def __init__(self, connection: AsyncConnection, user_id: UserId) -> None:
-        super().__init__(connection)
+    def __init__(self, pooled: Pooled, user_id: UserId) -> None:
+        super().__init__(pooled)
         self.user_id = user_id
 
 
@@ -145,16 +146,7 @@ class Database:
             "autocommit": True,  # we say BEGIN ourselves, with what follows it
         }
         self._prepare = prepare
-        self.connections_max = pool_max
-        self._engine = create_async_engine(
-            self.url,
-            pool_size=pool_max,
-            max_overflow=0,
-            pool_timeout=pool_timeout_s,
-            pool_use_lifo=True,  # the one used last has the most statements prepared, and its server process is warm
-            pool_recycle=1800,
-            async_creator=self._connect,
-        )
+        self._pool = Pool(self.url, self._connect, connections_max=pool_max, timeout_s=pool_timeout_s)
 
     async def __aenter__(self) -> Self:
         return self
@@ -164,56 +156,58 @@ class Database:
 
     async def close(self) -> None:
         """Close the pool's connections; may be repeated."""
-        await self._engine.dispose()
+        await self._pool.close()
+
+    @property
+    def connections_max(self) -> int:
+        """How many connections there may be."""
+        return self._pool.connections_max
 
     @property
     def connections_in_use(self) -> int:
-        """How many of at most ``connections_max`` are taken from the pool just now."""
-        pool = self._engine.pool
-        return pool.checkedout() if isinstance(pool, QueuePool) else 0
+        """How many of them are taken from the pool just now."""
+        return self._pool.in_use
 
     @asynccontextmanager
     async def transaction(self, user_id: UserId) -> AsyncIterator[Tx]:
         """Act for ``user_id``. Raises :class:`DatabaseUnavailable` when the database is not there or too slow."""
-        async with self._open(APP_ROLE, str(user_id)) as connection:
-            yield Tx(connection, user_id)
+        async with self._open(APP_ROLE, str(user_id)) as pooled:
+            yield Tx(pooled, user_id)
 
     @asynccontextmanager
     async def system_transaction(self) -> AsyncIterator[SystemTx]:
         """Act for the server itself, seeing all tenants. Raises like :meth:`transaction`."""
-        async with self._open(SYSTEM_ROLE, "") as connection:
-            yield SystemTx(connection)
+        async with self._open(SYSTEM_ROLE, "") as pooled:
+            yield SystemTx(pooled)
 
     @asynccontextmanager
     async def login_connection(self) -> AsyncIterator[AsyncConnection]:
         """A connection as the bare login, for checks at start. Raises like :meth:`transaction`."""
         try:
-            async with self._engine.connect() as connection:
-                driver = _driver(connection)
-                await driver.set_autocommit(False)
+            pooled = await self._pool.take()
+            try:
+                await pooled.driver.set_autocommit(False)
+                yield pooled.connection
+            finally:
                 try:
-                    yield connection
+                    await pooled.roll_back()
+                    if not pooled.dead:
+                        await pooled.driver.set_autocommit(True)
                 finally:
-                    if not driver.closed:
-                        await driver.rollback()
-                        await driver.set_autocommit(True)
+                    await self._pool.give_back(pooled)
         except _FAULTS as error:
             raise DatabaseUnavailable(_sentence(error)) from error
 
     @asynccontextmanager
-    async def _open(self, role: str, user_id: str) -> AsyncIterator[AsyncConnection]:
+    async def _open(self, role: str, user_id: str) -> AsyncIterator[Pooled]:
+        opening = _OPEN.format(role=sql.Identifier(role), user_id=sql.Literal(user_id), **self._limits).as_bytes()
         try:
-            connection = await self._begin(
-                _OPEN.format(role=sql.Identifier(role), user_id=sql.Literal(user_id), **self._limits).as_bytes()
-            )
+            pooled = await self._begin(opening)
             try:
-                yield connection
-                if connection.in_transaction():  # SQLAlchemy took part
-                    await connection.commit()
-                else:
-                    await _driver(connection).commit()
+                yield pooled
+                await pooled.commit()
             finally:
-                await connection.close()  # what was not committed is rolled back
+                await self._pool.give_back(pooled)  # what was not committed is rolled back
         except _FAULTS as error:
             raise DatabaseUnavailable(_sentence(error)) from error
 
@@ -230,32 +224,24 @@ class Database:
         connection.prepared_max = PREPARED_MAX
         return connection
 
-    async def _begin(self, opening: bytes) -> AsyncConnection:
+    async def _begin(self, opening: bytes) -> Pooled:
         # A pooled connection may have died, say in a restart of the database, and others with it: each that has is dropped, at
         # the latest the one after them is new.
         for retry in range(self.connections_max, -1, -1):
-            connection = await self._engine.connect()
-            driver = _driver(connection)
+            pooled = await self._pool.take()
             try:
-                await driver.execute(opening)
+                await pooled.driver.execute(opening)
             except psycopg.OperationalError:
-                if not driver.closed or retry == 0:
-                    await connection.close()
+                if not pooled.dead or retry == 0:
+                    await self._pool.give_back(pooled)
                     raise
-                await connection.invalidate()
-                await connection.close()
+                await self._pool.drop(pooled)
             except BaseException:
-                await connection.close()
+                await self._pool.give_back(pooled)
                 raise
             else:
-                return connection
+                return pooled
         raise AssertionError  # the last one raised or returned
-
-
-def _driver(connection: AsyncConnection) -> psycopg.AsyncConnection:
-    """The connection below SQLAlchemy's; they share one state, so statements of both may be mixed in a transaction."""
-    assert connection.sync_connection is not None  # noqa: S101  (it is there as soon as one was taken from the pool)
-    return cast(psycopg.AsyncConnection, connection.sync_connection.connection.driver_connection)
 
 
 def parse_url(url: URL | str) -> URL:
@@ -282,7 +268,5 @@ def _sentence(error: Exception) -> str | None:
             return "The database took too long for this request; try again."
         case psycopg.errors.DeadlockDetected() | psycopg.errors.SerializationFailure():
             return "Two requests changed the same things at once; try again."
-        case None:
-            return "All connections to the database are busy; try again in a few seconds."
         case _:
             return None
