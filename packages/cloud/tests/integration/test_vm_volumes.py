@@ -96,9 +96,13 @@ def test_a_volume_holds_so_much_and_no_more(volumes: Volumes, vm_id: VmId, tmp_p
 def test_making_it_again_keeps_what_is_in_it(volumes: Volumes, vm_id: VmId):
     root = volumes.make(vm_id, 32 * MIB)
     (root / "note").write_text("kept")
-    assert volumes.make(vm_id, 64 * MIB) == root
+    assert volumes.make(vm_id, 16 * MIB) == root
     assert (root / "note").read_text() == "kept"
     assert volumes.size_bytes(vm_id) == 32 * MIB
+    volumes.make(vm_id, 64 * MIB)
+    volumes.mount(vm_id)
+    assert volumes.size_bytes(vm_id) == 64 * MIB
+    assert (root / "note").read_text() == "kept"
     volumes.remove(vm_id)
     assert not (volumes.make(vm_id, 32 * MIB) / "note").exists()
 

@@ -39,6 +39,7 @@ from ff_cloud.vms.engine.reading import Refused, container_seen, endpoint_of, ev
 from ff_cloud.vms.engine.trial import Abilities
 from ff_cloud.vms.errors import DockerUnreachable
 from ff_cloud.vms.host import capacity, network
+from ff_cloud.vms.host.crash import Crash, no_crash
 from ff_cloud.vms.host.network import BridgeMissing
 from ff_core.errors import InvalidInput
 from ff_core.ids import VmId
@@ -58,7 +59,7 @@ RETRY_S = 0.02
 
 @asynccontextmanager
 async def docker_engine(
-    deployment: str, *, url: str | None = None, options: EngineOptions | None = None
+    deployment: str, *, url: str | None = None, options: EngineOptions | None = None, crash: Crash = no_crash
 ) -> AsyncIterator["DockerEngine"]:
     """The VMs of ``deployment`` on the Docker Engine at ``url``, else DOCKER_HOST, else the local socket.
 
@@ -68,16 +69,18 @@ async def docker_engine(
     if DEPLOYMENT.fullmatch(deployment) is None:
         raise InvalidInput(f"{deployment!r} can't name a deployment: use up to 40 of a-z, 0-9 and '-'.")
     async with docker_client(url) as client:
-        yield DockerEngine(client, Ground(client, deployment, options or EngineOptions()))
+        yield DockerEngine(client, Ground(client, deployment, options or EngineOptions(), crash), crash)
 
 
 class DockerEngine:
     """See :class:`~ff_cloud.vms.engine.base.Engine`, whose promises are not repeated here; made by :func:`docker_engine`."""
 
-    def __init__(self, client: DockerClient, ground: Ground) -> None:
+    def __init__(self, client: DockerClient, ground: Ground, crash: Crash) -> None:
         self.deployment = ground.deployment
-        self._client = client
         self.ground = ground
+        """What stands before the first VM, and what this machine can do."""
+        self._client = client
+        self._crash = crash
 
     async def prepare(self, image: str) -> None:
         """Also finds out, once, what this machine can do."""
@@ -100,6 +103,7 @@ class DockerEngine:
                     raise StaleFence
                 if seen.generation < spec.generation or seen.state == "dead":
                     await self._delete_container(seen.id)
+                    self._crash("ensure:replaced")
                 elif (endpoint := await self._endpoint(info, started=started)) is not None:
                     return endpoint
                 else:
@@ -163,7 +167,9 @@ class DockerEngine:
         """Kill and remove the container, then the volume, which can't go before."""
         async with door(REMOVE_TIMEOUT_S):
             await self._delete_container(self._name(vm_id))
+            self._crash("remove:container")
             await self._delete_volume(self._name(vm_id))
+            self._crash("remove:volume")
             if self.ground.on_host:
                 await asyncio.to_thread(self.ground.volumes.remove, vm_id)
 
@@ -299,6 +305,7 @@ class DockerEngine:
         """Create volume and container; null when somebody else is just doing so."""
         place = await self.ground.place(spec.image, spec.extra_hosts)
         await self._make_volume(spec)
+        self._crash("ensure:volume")
         body = container_body(spec, place)
         try:
             made = await self._client.ask("POST", "containers/create", body=body, params={"name": self._name(spec.vm_id)})
@@ -307,6 +314,7 @@ class DockerEngine:
                 raise
             await asyncio.sleep(RETRY_S)  # the name is taken before the container can be seen
             return None
+        self._crash("ensure:created")
         return str(made["Id"])
 
     async def _make_volume(self, spec: VmSpec) -> None:
@@ -348,6 +356,7 @@ class DockerEngine:
                 raise
             await asyncio.sleep(RETRY_S)
             return False
+        self._crash("start:started")
         return True
 
     async def _endpoint(self, info: Mapping[str, Any], *, started: bool) -> Endpoint | None:
@@ -373,7 +382,7 @@ class DockerEngine:
     async def _connect_to(self, net: Net, info: Mapping[str, Any]) -> IPv4Address:
         if not self.ground.on_host or net.bridge is None:
             raise EngineFailed("This VM was connected by a server that is root on the Docker Engine's machine, as this is not.")
-        return await asyncio.to_thread(network.attach, net.bridge, info["Id"], info["State"]["Pid"])
+        return await asyncio.to_thread(network.attach, net.bridge, info["Id"], info["State"]["Pid"], crash=self._crash)
 
     async def _cables(self, infos: Iterable[Mapping[str, Any] | None]) -> dict[str, IPv4Address]:
         """Where those are that we connected."""

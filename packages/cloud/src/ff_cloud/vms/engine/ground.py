@@ -23,6 +23,7 @@ from ff_cloud.vms.engine.options import EngineOptions
 from ff_cloud.vms.engine.reading import Refused, bridge_of, gateway_of
 from ff_cloud.vms.engine.trial import Abilities, Trial
 from ff_cloud.vms.host import firewall, resolving
+from ff_cloud.vms.host.crash import Crash
 from ff_cloud.vms.host.egress import Allowed, Egress
 from ff_cloud.vms.host.errors import EgressUnavailable, HostFailed
 from ff_cloud.vms.host.network import Bridge, default_mtu
@@ -49,13 +50,13 @@ class Net:
 class Ground:
     """The ground of one deployment on one Docker Engine. All methods are to be called inside of ``door``."""
 
-    def __init__(self, client: DockerClient, deployment: str, options: EngineOptions) -> None:
+    def __init__(self, client: DockerClient, deployment: str, options: EngineOptions, crash: Crash) -> None:
         self.deployment = deployment
         self.options = options
         self.on_host = client.local and os.geteuid() == 0
         """Whether the Docker Engine's machine is this one, and ours to change."""
         self.folder = options.place / deployment
-        self.volumes = Volumes(self.folder, reserve=options.disk_quota == "reserve")
+        self.volumes = Volumes(self.folder, reserve=options.disk_quota == "reserve", crash=crash)
         self.egress_problem: str | None = None
         """Why the rules about the outside are not in force; null when they are, or not wanted."""
         self._client = client

@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 from ff_cloud.vms.engine.errors import EngineFailed, NoCapacity
+from ff_cloud.vms.host.crash import Crash, no_crash
 from ff_cloud.vms.host.errors import HostFailed
 from ff_cloud.vms.host.netlink import Link, Netlink, netlink_of
 
@@ -43,7 +44,7 @@ class BridgeMissing(HostFailed):
     """The VMs' network was removed from this machine; it is made again with the next VM."""
 
 
-def attach(bridge: Bridge, container_id: str, pid: int) -> IPv4Address:
+def attach(bridge: Bridge, container_id: str, pid: int, *, crash: Crash = no_crash) -> IPv4Address:
     """Connect the container whose first process is ``pid``, or find it connected. Safe to repeat and to race.
 
     Raises ``BridgeMissing``, ``NoCapacity`` when all addresses or ports are taken, ``Ended``.
@@ -54,12 +55,14 @@ def attach(bridge: Bridge, container_id: str, pid: int) -> IPv4Address:
             if master is None:
                 raise BridgeMissing
             cable, address = _plug_in(here, bridge, master, namespace)
+            crash("connect:plugged")
             if cable.master != master.index:
                 here.enslave(cable.index, master.index)
             if cable.alias != container_id:
                 here.set_alias(cable.index, container_id)
             here.isolate(cable.index)
             here.pin_neighbour(master.index, address, _mac(address))
+            crash("connect:outside")
             with netlink_of(namespace) as there:
                 _configure(there, bridge, address)
             return address

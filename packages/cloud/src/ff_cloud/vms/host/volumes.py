@@ -8,7 +8,7 @@ here blocks and needs root.
 import os
 import shutil
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from errno import EDQUOT, ENOSPC, ENXIO, EUCLEAN
 from pathlib import Path
@@ -17,6 +17,7 @@ from uuid import UUID
 from ff_cloud.vms.engine.errors import NoCapacity, VolumeMissing
 from ff_cloud.vms.host import mounts
 from ff_cloud.vms.host.commands import run
+from ff_cloud.vms.host.crash import Crash, no_crash
 from ff_cloud.vms.host.errors import HostFailed
 from ff_cloud.vms.host.locks import locked
 from ff_core.ids import VmId
@@ -29,20 +30,17 @@ PROGRAM_TIMEOUT_S = 300.0
 _ROUND = 1 << 20
 _DISK, _NEW, _MOUNT, _ROOT = "disk.ext4", "disk.new", "mnt", "workspace"
 
-Crash = Callable[[str], None]
-"""Called with the name of each place where a death would hurt; tests die there."""
-
 
 class Volumes:
     """Those of one deployment, in ``folder``. ``reserve``: take all of the space from the host at once."""
 
-    def __init__(self, folder: Path, *, reserve: bool = False, crash: Crash = lambda _place: None) -> None:
+    def __init__(self, folder: Path, *, reserve: bool = False, crash: Crash = no_crash) -> None:
         self._folder = folder
         self._reserve = reserve
         self._crash = crash
 
     def make(self, vm_id: VmId, size_bytes: int) -> Path:
-        """Make the volume exist and be mounted; the path of what the VM shall see. One that is there is kept as it is.
+        """Make the volume exist and be mounted; the path of what the VM shall see. One that is there is kept, and grows.
 
         Safe to repeat and to race. Raises ``NoCapacity``, ``HostFailed``.
         """
@@ -51,6 +49,8 @@ class Volumes:
             fresh = not (place / _DISK).exists()
             if fresh:
                 self._make_disk(place, size_bytes)
+            else:
+                self._grow(place, size_bytes)
             self._mount(place, fresh=fresh)
             root = place / _MOUNT / _ROOT
             root.mkdir(mode=0o755, exist_ok=True)
@@ -73,14 +73,7 @@ class Volumes:
         if not (place / _DISK).exists():
             raise VolumeMissing
         with _translated(), self._lock(vm_id):
-            disk, wanted = place / _DISK, _rounded(size_bytes)
-            if wanted <= disk.stat().st_size:
-                return
-            self._extend(disk, wanted)
-            self._crash("volume:extended")
-            if mounts.mounted(place / _MOUNT) and (device := mounts.attached(disk)) is not None:
-                mounts.refresh_size(device)
-                _grow_online(device)
+            self._grow(place, size_bytes)
 
     def size_bytes(self, vm_id: VmId) -> int | None:
         """The size of the volume's file system; null when there is no volume."""
@@ -167,6 +160,16 @@ class Volumes:
                 raise
             _check(disk)
             mounts.mount(disk, target, fresh=False, discard=not self._reserve)
+
+    def _grow(self, place: Path, size_bytes: int) -> None:
+        disk, wanted = place / _DISK, _rounded(size_bytes)
+        if wanted <= disk.stat().st_size:
+            return
+        self._extend(disk, wanted)
+        self._crash("volume:extended")
+        if mounts.mounted(place / _MOUNT) and (device := mounts.attached(disk)) is not None:
+            mounts.refresh_size(device)
+            _grow_online(device)
 
     def _extend(self, disk: Path, size: int) -> None:
         with disk.open("r+b") as file:
