@@ -52,12 +52,8 @@ up: ## run a server in the foreground, its data in .ff-dev/data
 	FF_DATA_DIR=$(DEV_DATA) FF_DEPLOYMENT=$(DEV_DEPLOYMENT) $(BIN)/ff-cloud serve
 
 clean: ## remove the containers, volumes and data of `make up`, and caches; .venv and images stay
-	if docker version >/dev/null 2>&1; then \
-	  for what in container volume network; do \
-	    [ $$what = container ] && all=--all force=--force || all= force=; \
-	    docker $$what ls $$all --quiet --filter label=ff.deployment=$(DEV_DEPLOYMENT) | xargs --no-run-if-empty docker $$what rm $$force >/dev/null; \
-	  done; \
-	else echo "clean: no Docker Engine answers; containers of .ff-dev/data, if any, stay" >&2; fi
+	if docker version >/dev/null 2>&1 && [ -x $(BIN)/python ]; then $(BIN)/python scripts/clear_deployment.py $(DEV_DEPLOYMENT); \
+	else echo "clean: no Docker Engine answers, or there is no .venv; VMs of .ff-dev/data, if any, stay" >&2; fi
 	rm -rf .ff-dev .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache bench/results
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 	echo "clean: done"
