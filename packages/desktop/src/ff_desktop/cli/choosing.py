@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from ff_core.contract.problem import RemoteProblem
 from ff_core.contract.session import Answer, PendingRequest, PermissionPreset, Question, SessionView
-from ff_core.contract.workspace import WorkspaceStatus, WorkspaceView
+from ff_core.contract.workspace import VmStatus, WorkspaceStatus, WorkspaceView
 from ff_core.errors import InvalidInput, NotFound
 from ff_core.ids import WorkspaceId
 from ff_desktop.backend import Backend
@@ -71,6 +71,11 @@ def find_workspace(backend: Backend, name: str) -> WorkspaceView:
         ids = ", ".join(str(workspace.id) for workspace in found)
         raise Ambiguous(f"{len(found)} workspaces are named {name!r}; use an id: {ids}.")
     return found[0]
+
+
+def asleep(workspace: WorkspaceView) -> bool:
+    """Its VM is suspended: a command or a prompt wakes it."""
+    return workspace.vm is not None and workspace.vm.status is VmStatus.SUSPENDED
 
 
 def find_session(sessions: Sequence[SessionView], name: str) -> SessionView:

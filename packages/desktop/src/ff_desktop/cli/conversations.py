@@ -26,6 +26,7 @@ from ff_desktop.backend import Backend
 from ff_desktop.cli.choosing import (
     Reply,
     answer_of,
+    asleep,
     check_settings,
     choose_request,
     find_session,
@@ -64,6 +65,8 @@ def say(
     message = request_of(NewMessage, id=MessageId(shell.desktop.world.new_id()), text=text)
     backend = shell.desktop.backend()
     workspace = find_workspace(backend, name)
+    if asleep(workspace):
+        shell.screen.note(f"{workspace.name} is asleep; this wakes it.")
     sessions = backend.sessions(workspace.id)
     if session is not None and not new:
         chosen = find_session(sessions, session)

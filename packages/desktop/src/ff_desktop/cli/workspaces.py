@@ -11,10 +11,10 @@ from ff_core.contract.daemon import Repository
 from ff_core.contract.operation import OperationStatus, OperationView
 from ff_core.contract.problem import Problem, RemoteProblem, problem_of
 from ff_core.contract.session import SessionView
-from ff_core.contract.workspace import NewWorkspace, VmStatus, WorkspaceStatus, WorkspaceView
+from ff_core.contract.workspace import NewWorkspace, WorkspaceStatus, WorkspaceView
 from ff_core.errors import FFError, InvalidInput, NotFound, TimedOut
 from ff_desktop.backend import Backend
-from ff_desktop.cli.choosing import find_workspace, request_of, waiting
+from ff_desktop.cli.choosing import asleep, find_workspace, request_of, waiting
 from ff_desktop.cli.exits import Exit
 from ff_desktop.cli.plain import one_line
 from ff_desktop.cli.render import BAD, DIM, pending
@@ -212,14 +212,10 @@ def _step(operation: OperationView) -> str:
     return f"{operation.kind}: {operation.step or operation.status}"
 
 
-def _asleep(workspace: WorkspaceView) -> bool:
-    return workspace.vm is not None and workspace.vm.status is VmStatus.SUSPENDED
-
-
 def _state(workspace: WorkspaceView) -> str:
     if workspace.queue_place is not None:
         return f"{workspace.status} (number {workspace.queue_place} in the queue)"
-    return f"{workspace.status} (asleep)" if _asleep(workspace) else workspace.status
+    return f"{workspace.status} (asleep)" if asleep(workspace) else workspace.status
 
 
 def _failure(error: ErrorView | None, fallback: str) -> FFError:
@@ -230,7 +226,7 @@ def _failure(error: ErrorView | None, fallback: str) -> FFError:
 
 def _checkout(backend: Backend, workspace: WorkspaceView) -> tuple[Repository | None, FFError | None]:
     """The git status, or why it can't be had: a workspace that does not run still has a status worth showing."""
-    if workspace.status is not WorkspaceStatus.READY or _asleep(workspace):
+    if workspace.status is not WorkspaceStatus.READY or asleep(workspace):
         return None, None  # looking would wake it
     try:
         return backend.repository(workspace.id), None
