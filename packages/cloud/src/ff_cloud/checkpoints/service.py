@@ -18,7 +18,7 @@ from ff_cloud.checkpoints import model
 from ff_cloud.checkpoints.errors import CheckpointOutdated, CheckpointsDamaged
 from ff_cloud.checkpoints.model import Checkpoint
 from ff_cloud.checkpoints.repository import SystemCheckpointRepository
-from ff_cloud.kit.blobs import BlobDamaged, BlobMissing, Blobs, Stored
+from ff_cloud.kit.blobs import BlobDamaged, BlobMissing, Blobs, BlobsUnavailable, Stored
 from ff_cloud.kit.db import Database, SystemTx
 from ff_cloud.kit.heartbeats import UNHEARD, Pulse
 from ff_cloud.kit.metrics import CheckpointMetrics, CheckpointReason
@@ -139,12 +139,15 @@ class Checkpoints:
             await self._blobs.delete(key)
 
     async def delete_all(self, workspace_id: WorkspaceId) -> None:
-        """Remove everything that is stored of a workspace. May be repeated."""
+        """Remove everything that is stored of a workspace. May be repeated; what can't be removed just now is left to gc."""
         async with self._db.system_transaction() as tx:
             await SystemCheckpointRepository(tx).delete_all(workspace_id)
-        async with aclosing(self._blobs.list(self._folder(workspace_id))) as found:
-            async for blob in found:
-                await self._blobs.delete(blob.key)
+        try:
+            async with aclosing(self._blobs.list(self._folder(workspace_id))) as found:
+                async for blob in found:
+                    await self._blobs.delete(blob.key)
+        except BlobsUnavailable as error:
+            log.warning("checkpoint.left_to_gc", workspace_id=str(workspace_id), reason=str(error))
 
     async def gc(self) -> int:
         """Remove objects that belong to no checkpoint, and have not for an hour; how many. May be repeated and raced."""
