@@ -158,7 +158,7 @@ async def test_failure_undoes_the_failed_step_too_and_names_the_reason(db: Datab
 
 async def test_a_step_may_have_an_earlier_one_done_again(db: Database) -> None:
     calls: list[str] = []
-    gone = StartOver("a", "The thing is gone.")
+    gone = StartOver("a", "gone", "The thing is gone.")
     shown: list[tuple] = []
 
     async def lose(op: Operation) -> None:
@@ -178,11 +178,11 @@ async def test_what_is_lost_again_and_again_turns_the_operation_back(db: Databas
     calls: list[str] = []
 
     async def lose(_op: Operation) -> None:
-        raise StartOver("a", "The thing is gone.")
+        raise StartOver("a", "gone", "The thing is gone.")
 
     async with working(db, Kind(name="k", steps=[Recorded("a", calls), Recorded("b", calls, lose)])) as operations:
         op = await operations.wait(await start(db))
-    assert (op.status, op.error_code) == (Status.UNDONE, "started_over")
+    assert (op.status, op.error_code) == (Status.UNDONE, "gone")
     assert calls == [*["a", "b"] * (FAST.attempts_max + 1), *["b"] * (FAST.attempts_max - 1), "-b", "-a"]
 
 

@@ -132,14 +132,14 @@ def test_forward_only_never_turns_back() -> None:
     ],
 )
 def test_what_is_gone_is_made_again(op: Operation, to: str, step: int | None) -> None:
-    decision = after_failure(KIND, op, StartOver(to), LIMITS)
+    decision = after_failure(KIND, op, StartOver(to, "gone", "It is gone."), LIMITS)
     assert isinstance(decision, Retry)
     assert decision.step == step
 
 
 def test_what_goes_again_and_again_is_given_up() -> None:
     worn = replace(OP, step=1, attempts=WORN, state={STARTED_OVER: WORN})
-    assert isinstance(after_failure(KIND, worn, StartOver("a"), LIMITS), TurnBack)
+    assert isinstance(after_failure(KIND, worn, StartOver("a", "gone", "It is gone."), LIMITS), TurnBack)
 
 
 def test_backoff_grows_to_its_limit_and_spreads() -> None:
@@ -154,6 +154,7 @@ def test_backoff_grows_to_its_limit_and_spreads() -> None:
 def test_users_read_codes_and_sentences_and_nothing_foreign() -> None:
     assert describe(NotFound("No such branch.")) == ("not_found", "No such branch.")
     assert describe(Fatal("clone_failed", "It is private.")) == ("clone_failed", "It is private.")
+    assert describe(StartOver("a", "gone", "It is gone.")) == ("gone", "It is gone.")
     code, sentence = describe(RuntimeError("password=hunter2"))
     assert code == "internal_error"
     assert "hunter2" not in sentence

@@ -107,7 +107,7 @@ WANTED = {
     VmStatus.SUSPENDED: {Act.NOTHING: STILL, Act.SUSPEND: AWAKE},
     VmStatus.TERMINATING: {Act.DISCARD: tuple(SEEN)},
     VmStatus.GONE: {Act.DISCARD: tuple(SEEN)},
-    VmStatus.FAILED: {Act.NOTHING: STILL, Act.STOP: AWAKE},
+    VmStatus.FAILED: {Act.REVIVE: tuple(SEEN)},
     VmStatus.WARM: {Act.NOTHING: tuple(SEEN)},
 }
 
@@ -119,8 +119,12 @@ def test_the_vm_of_a_workspace_that_is_to_stay(status: VmStatus) -> None:
 
 @pytest.mark.parametrize("status", VmStatus)
 def test_the_vm_of_another_workspace_is_left_to_its_operations(status: VmStatus) -> None:
-    ends = status in {VmStatus.TERMINATING, VmStatus.GONE, VmStatus.FAILED}
-    same(replace(OWNED, status=status), WANTED[status] if ends else {Act.NOTHING: tuple(SEEN)}, wanted=False)
+    expected = {
+        VmStatus.TERMINATING: {Act.DISCARD: tuple(SEEN)},
+        VmStatus.GONE: {Act.DISCARD: tuple(SEEN)},
+        VmStatus.FAILED: {Act.NOTHING: STILL, Act.STOP: AWAKE},
+    }
+    same(replace(OWNED, status=status), expected.get(status, {Act.NOTHING: tuple(SEEN)}), wanted=False)
 
 
 @pytest.mark.parametrize("status", VmStatus)

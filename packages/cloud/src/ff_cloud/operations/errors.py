@@ -69,10 +69,12 @@ class StartOver(FFError):
     code = "started_over"
     status = 503
 
-    def __init__(self, step: str, detail: str | None = None) -> None:
+    def __init__(self, step: str, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.step = step
         """The earlier step to go on from. Not across the point of no return, and only so often."""
+        self.reason = reason
+        """The code that is shown meanwhile, and that the operation ends with when it is of no use."""
 
 
 class LeaseLost(Exception):

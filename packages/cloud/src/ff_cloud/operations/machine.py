@@ -116,7 +116,7 @@ def backoff_s(op: Operation, limits: Limits) -> float:
 
 def describe(error: Exception) -> tuple[str, str]:
     """The code and the sentence of ``error`` for the operation's user; of a foreign error they say nothing."""
-    if isinstance(error, Fatal):
+    if isinstance(error, Fatal | StartOver):
         return error.reason, error.detail
     if isinstance(error, Later):
         return error.shown_code, error.detail

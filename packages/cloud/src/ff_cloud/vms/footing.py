@@ -13,7 +13,8 @@ from ff_cloud.vms.plan import runs
 from ff_core.contract.daemon import Health
 
 CONTAINER = "container"
-"""The step that makes a VM's container, in every operation that has one."""
+DAEMON = "daemon"
+"""The steps that make a VM's container and wait for its daemon, in every operation that has them."""
 DAEMON_TIMEOUT_S = 60.0
 """For a daemon to come up."""
 DAEMON_STEP_TIMEOUT_S = 120.0
@@ -30,26 +31,29 @@ class Footing:
         self._daemons = daemons
 
     async def healthy(self, vm: AnyVm) -> Health:
-        """Wait until the daemon answers. Raises ``StartOver`` when its container has ended, else ``VmUnreachable``."""
-        for left in reversed(range(round(DAEMON_TIMEOUT_S / LOOK_S))):
+        """Wait until the daemon answers. Raises ``StartOver`` when its container has ended, or is silent and was stopped."""
+        for _ in range(round(DAEMON_TIMEOUT_S / LOOK_S)):
             try:
-                async with self.under(vm):
-                    return await self._daemons.client(vm).wait_healthy(timeout_s=LOOK_S)
+                return await self._daemons.client(vm).wait_healthy(timeout_s=LOOK_S)
             except VmUnreachable:
-                if not left:
-                    raise
-        raise AssertionError  # the last one returned or raised
+                await self.require(vm)
+        await self._engine.stop(vm.id)
+        silent = f"The workspace's VM did not answer within {DAEMON_TIMEOUT_S:g} s of its start. Try again."
+        raise StartOver(CONTAINER, VmUnreachable.code, silent)
 
     @asynccontextmanager
     async def under(self, vm: AnyVm) -> AsyncIterator[None]:
-        """Talk to the daemon, or about its container, in the block. Raises ``StartOver`` when that has ended meanwhile."""
+        """Talk to the daemon, or about its container, in the block. Raises ``StartOver`` when it has ended, or falls silent."""
         try:
             yield
-        except (VmUnreachable, ContainerMissing):
+        except ContainerMissing:
             await self.require(vm)
             raise
+        except VmUnreachable as error:
+            await self.require(vm)
+            raise StartOver(DAEMON, error.code, error.detail) from error
 
     async def require(self, vm: AnyVm) -> None:
         """Raise ``StartOver`` when the container has ended."""
         if not runs(vm, await self._engine.observe(vm.id)):
-            raise StartOver(CONTAINER, "The VM stopped while it was being prepared; it is started again.")
+            raise StartOver(CONTAINER, "vm_stopped", "The workspace's VM stopped while it was being prepared. Try again.")

@@ -73,11 +73,11 @@ def _of_workspace(vm: Vm, seen: Observed | None, *, wanted: bool, image: str, no
     match vm.status:
         case VmStatus.TERMINATING | VmStatus.GONE:
             return Act.DISCARD
-        case VmStatus.FAILED:
+        case VmStatus.FAILED if not wanted:
             return Act.STOP if runs_on else Act.NOTHING
         case VmStatus.SUSPENDED if wanted:
             return Act.SUSPEND if runs_on else Act.NOTHING
-        case VmStatus.CLAIMED | VmStatus.CREATING if wanted:
+        case VmStatus.CLAIMED | VmStatus.CREATING | VmStatus.FAILED if wanted:
             return Act.REVIVE
         case VmStatus.RUNNING if wanted:
             return _of_running(vm, seen, image=image, now=now, rules=rules)

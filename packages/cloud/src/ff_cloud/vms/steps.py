@@ -12,7 +12,7 @@ from ff_cloud.operations.service import start
 from ff_cloud.users import plans
 from ff_cloud.vms.access import Daemons
 from ff_cloud.vms.engine.base import Engine
-from ff_cloud.vms.footing import CONTAINER, DAEMON_STEP_TIMEOUT_S, Footing
+from ff_cloud.vms.footing import CONTAINER, DAEMON, DAEMON_STEP_TIMEOUT_S, Footing
 from ff_cloud.vms.model import AnyVm, Vm
 from ff_cloud.vms.repository import SystemVmRepository, made
 from ff_cloud.vms.specs import Specs
@@ -79,7 +79,7 @@ class MakeContainer(_VmStep):
 class AwaitWarmDaemon(_VmStep):
     """Wait until the daemon answers."""
 
-    name = "daemon"
+    name = DAEMON
     timeout_s = DAEMON_STEP_TIMEOUT_S
 
     def __init__(self, db: Database, footing: Footing) -> None:

@@ -20,8 +20,9 @@ from ff_cloud.vms.access import Daemons, Target
 from ff_cloud.vms.model import Vm
 from ff_cloud.vms.repository import SystemVmRepository, VmRepository
 from ff_cloud.workspaces.kinds import CLAIMED_STEPS_DONE
+from ff_cloud.workspaces.repository import GONE, WorkspaceRepository
 from ff_cloud.workspaces.service import CLAIM_GRACE_S, Found
-from ff_core.contract.workspace import VmStatus
+from ff_core.contract.workspace import VmStatus, WorkspaceStatus
 from ff_core.errors import FFError
 from ff_core.ids import UserId, VmId
 from ff_core.world import World
@@ -58,13 +59,13 @@ class Claims:
             self._metrics.missed("empty")
             self._later(self._after_miss())
             return vm
-        for _ in range(CLAIMS_MAX):
+        for left in reversed(range(CLAIMS_MAX)):
             try:
                 target = Target(found.workspace.id, found.workspace.name, vm, existing=False)
                 await self._daemons.bind(target, timeout_s=BIND_TIMEOUT_S)
             except FFError as error:
                 log.warning("claim.vm_is_dead", vm_id=str(vm.id), reason=str(error))
-                other = await self._another(user_id, found, vm)
+                other = await self._another(user_id, found, vm, warm=left > 0)
                 if other is None:
                     return vm  # a worker has taken over meanwhile
                 vm = other
@@ -83,8 +84,8 @@ class Claims:
         if self._background:
             await asyncio.wait(self._background, timeout=BIND_TIMEOUT_S)
 
-    async def _another(self, user_id: UserId, found: Found, dead: Vm) -> Vm | None:
-        """Give the dead VM up and claim the next one, or order one to be made; None when the operation has begun by itself."""
+    async def _another(self, user_id: UserId, found: Found, dead: Vm, *, warm: bool) -> Vm | None:
+        """Give the dead VM up and claim the next ``warm`` one, or order one to be made; None when others have taken over."""
         operation_id, workspace_id = found.workspace.operation_id, found.workspace.id
         async with self._db.system_transaction() as tx:
             operations = SystemOperationRepository(tx)
@@ -92,8 +93,13 @@ class Claims:
             if began or not await SystemVmRepository(tx).give_up(dead):
                 return None
         async with self._db.transaction(user_id) as tx:
+            workspace = await WorkspaceRepository(tx).get(workspace_id, lock=True)
+            if workspace is None or workspace.desired == GONE or workspace.status is not WorkspaceStatus.PROVISIONING:
+                return None
             vms = VmRepository(tx)
-            vm = await vms.claim(workspace_id, image=self._image, runtime=dead.runtime)
+            if await vms.of_workspaces([workspace_id]):
+                return None
+            vm = await vms.claim(workspace_id, image=self._image, runtime=dead.runtime) if warm else None
             if vm is None:
                 vm = await vms.insert(VmId(self._world.new_id()), workspace_id, image=self._image, runtime=dead.runtime)
         if operation_id is not None:

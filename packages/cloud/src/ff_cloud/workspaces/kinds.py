@@ -12,6 +12,8 @@ CHECKPOINT = "checkpoint"
 """Store its state outside of its VM."""
 TERMINATE = "terminate"
 
+REMOVE = "remove"
+"""The step in which a deleted workspace's VM goes."""
 ADMIT = "admit"
 """The step in which a VM waits for room on the machine."""
 WAITING_KINDS = (PROVISION, WAKE)

@@ -167,13 +167,16 @@ class StopContainer(WorkspaceStep):
         self._world = world
 
     async def do(self, op: Operation) -> Effects:
-        """See :class:`Step`."""
-        vm = (await self._target(op)).vm
-        await self._engine.stop(vm.id)
+        """See :class:`Step`. It is the first that can't fail for good: there is no way back from here."""
+        _, vm = await self._load(op)
+        if vm is None:
+            return Effects()
+        vm_id = vm.id
+        await self._engine.stop(vm_id)
 
         async def apply(tx: SystemTx) -> None:
             await SystemVmRepository(tx).change(
-                vm.id,
+                vm_id,
                 status=VmStatus.SUSPENDED,
                 desired=Desired.SUSPENDED,
                 suspended_at=self._world.now(),

@@ -5,12 +5,12 @@ from dataclasses import replace
 from uuid import UUID
 
 from ff_cloud.kit.db import SystemTx
-from ff_cloud.operations.errors import OperationActive
+from ff_cloud.operations.errors import OperationActive, StartOver
 from ff_cloud.operations.model import Operation, Status
 from ff_cloud.operations.service import start
 from ff_cloud.vms.model import Desired
 from ff_cloud.vms.repository import SystemVmRepository
-from ff_cloud.workspaces.kinds import PASSING, REVIVE, TERMINATE
+from ff_cloud.workspaces.kinds import PASSING, REMOVE, REVIVE, TERMINATE
 from ff_cloud.workspaces.repository import GONE, SystemWorkspaceRepository, Workspace
 from ff_core.contract.base import ErrorView
 from ff_core.contract.workspace import VmStatus, WorkspaceStatus
@@ -39,7 +39,7 @@ class Settler:
         else:
             # Only a deletion and the deadline cancel it, and a workspace that is wanted was not deleted.
             overdue = op.cancel_requested and workspace.desired != GONE
-            workspace = await self._move(tx, workspace, WorkspaceStatus.FAILED, TIMED_OUT if overdue else _why(op))
+            workspace = await self.give_up(tx, workspace, TIMED_OUT if overdue else _why(op))
         await self._go_on(tx, workspace)
 
     async def revived(self, tx: SystemTx, op: Operation) -> None:
@@ -89,8 +89,13 @@ class Settler:
 
     async def terminated(self, tx: SystemTx, op: Operation) -> None:
         """Nothing of it is left outside the database: forget it here too."""
-        if op.status is Status.DONE:
-            await SystemWorkspaceRepository(tx).delete(WorkspaceId(UUID(op.key)))
+        if op.status is not Status.DONE:
+            return
+        workspace_id = WorkspaceId(UUID(op.key))
+        if await SystemVmRepository(tx).of_workspace(workspace_id) is not None:
+            # Whoever was late in giving it one did not know that it goes.
+            raise StartOver(REMOVE, "vm_given", "The workspace got a VM while it was being deleted; that is removed too.")
+        await SystemWorkspaceRepository(tx).delete(workspace_id)
 
     async def terminate(self, tx: SystemTx, workspace: Workspace) -> None:
         """Start the deletion of a workspace on which no operation is active."""
@@ -115,11 +120,14 @@ class Settler:
             await self.terminate(tx, workspace)
 
     async def fail(self, tx: SystemTx, workspace: Workspace, why: ErrorView) -> Workspace:
-        """A workspace that was READY and can't be brought back. Its files are kept, its VM serves nobody."""
+        """A workspace that was READY and can't be brought back."""
+        return await self.give_up(tx, await self._move(tx, workspace, WorkspaceStatus.PROVISIONING), why)
+
+    async def give_up(self, tx: SystemTx, workspace: Workspace, why: ErrorView) -> Workspace:
+        """A workspace that can't be prepared. What is left of its files is kept, its VM serves nobody."""
         vm = await SystemVmRepository(tx).of_workspace(workspace.id, lock=True)
-        if vm is not None:
+        if vm is not None and vm.status not in {VmStatus.TERMINATING, VmStatus.GONE}:
             await SystemVmRepository(tx).change(vm.id, status=VmStatus.FAILED, admitted_at=None)
-        workspace = await self._move(tx, workspace, WorkspaceStatus.PROVISIONING)
         return await self._move(tx, workspace, WorkspaceStatus.FAILED, why)
 
     async def _lock(self, tx: SystemTx, op: Operation) -> Workspace | None:

@@ -22,11 +22,11 @@ from ff_cloud.vms.capacity import admit
 from ff_cloud.vms.engine.base import Engine
 from ff_cloud.vms.engine.errors import IsolationBroken, VolumeMissing
 from ff_cloud.vms.errors import DockerUnreachable
-from ff_cloud.vms.footing import CONTAINER, DAEMON_STEP_TIMEOUT_S, Footing
+from ff_cloud.vms.footing import CONTAINER, DAEMON, DAEMON_STEP_TIMEOUT_S, Footing
 from ff_cloud.vms.model import Desired, Vm
 from ff_cloud.vms.repository import SystemVmRepository, limits_columns, made
 from ff_cloud.vms.specs import Specs
-from ff_cloud.workspaces.kinds import ADMIT, PROVISION, WAITING_KINDS
+from ff_cloud.workspaces.kinds import ADMIT, PROVISION, REMOVE, WAITING_KINDS
 from ff_cloud.workspaces.repository import SystemWorkspaceRepository, Workspace
 from ff_cloud.workspaces.service import token_context
 from ff_core.contract.daemon import PrepareRepository
@@ -173,7 +173,7 @@ class DaemonStep(WorkspaceStep):
 class AwaitDaemon(DaemonStep):
     """Wait until the daemon answers."""
 
-    name = "daemon"
+    name = DAEMON
     timeout_s = DAEMON_STEP_TIMEOUT_S
 
     async def do(self, op: Operation) -> Effects:
@@ -300,7 +300,7 @@ class PrepareCheckout(DaemonStep):
 class RemoveVm(WorkspaceStep):
     """Remove the VM's container and volume."""
 
-    name = "remove"
+    name = REMOVE
     timeout_s = CONTAINER_TIMEOUT_S
 
     def __init__(self, db: Database, engine: Engine) -> None:

@@ -71,7 +71,7 @@ class Sweep:
             elif workspace.desired == GONE:
                 await self._settler.terminate(tx, workspace)
             elif workspace.status is WorkspaceStatus.PROVISIONING:
-                await SystemWorkspaceRepository(tx).move(workspace, WorkspaceStatus.FAILED, TIMED_OUT)
+                await self._settler.give_up(tx, workspace, TIMED_OUT)
 
     async def _give_up(self, workspace_id: WorkspaceId) -> None:
         async with self._db.system_transaction() as tx:
