@@ -4,17 +4,19 @@ import asyncio
 import dataclasses
 import json
 import os
+import secrets
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from ipaddress import IPv4Address
 
 import pytest
 
 from ff_cloud.testing.vm_image import image_running
 from ff_cloud.testing.vm_network import VmNetwork, vm_network
-from ff_cloud.vms.engine import Limits, VmSpec
+from ff_cloud.vms.engine import Endpoint, Limits, VmSpec
 from ff_cloud.vms.engine.docker import DockerEngine, docker_engine
-from ff_cloud.vms.engine.errors import EngineFailed
+from ff_cloud.vms.engine.errors import EngineFailed, ImageInUse, IsolationBroken
 from ff_cloud.vms.engine.options import EngineOptions
 from ff_cloud.vms.errors import DockerUnreachable
 from ff_cloud.vms.token import token_sha256, vm_token
@@ -203,6 +205,112 @@ async def test_an_orphaned_volume_is_found_and_removed(engine: DockerEngine, ima
     assert (seen.vm_id, seen.container, seen.volume) == (wanted.vm_id, None, True)
     await engine.remove(wanted.vm_id)
     assert docker("volume", "ls", "-q", "--filter", f"label=ff.vm={wanted.vm_id}") == ""
+
+
+@pytest.mark.docker
+async def test_an_image_goes_with_all_its_tags_once_nobody_needs_it(engine: DockerEngine, image: str):
+    tags = [f"ff-workspace:test-{secrets.token_hex(4)}" for _ in range(2)]
+    build = f"FROM {image}\nLABEL test={tags[0]}\n"
+    words = ["docker", "build", "--quiet", *(word for tag in tags for word in ("--tag", tag)), "-"]
+    await asyncio.to_thread(subprocess.run, words, input=build, text=True, check=True, capture_output=True, timeout=60)
+    [seen] = [each for each in await engine.images() if set(each.tags) & set(tags)]
+    assert set(seen.tags) == set(tags)
+    assert seen.bytes_total > 0
+    assert abs((seen.made_at - WORLD.now()).total_seconds()) < 3600
+
+    wanted = spec(tags[0])
+    await engine.ensure(wanted)
+    await engine.stop(wanted.vm_id)
+    with pytest.raises(ImageInUse):
+        await engine.remove_image(seen.id)
+    await engine.remove(wanted.vm_id)
+    await engine.remove_image(seen.id)
+    await engine.remove_image(seen.id)
+    assert not [each for each in await engine.images() if each.id == seen.id]
+
+
+@pytest.mark.docker
+async def test_what_a_vm_says_does_not_fill_the_disk(engine: DockerEngine):
+    script = "head -c 60000000 /dev/zero | tr '\\0' x | fold -w 200; sleep infinity"
+    with image_running(["sh", "-c", script]) as chatty:
+        end = await engine.ensure(spec(chatty))
+        async with asyncio.timeout(90):
+            while "sleep" not in inside(end.container_id, "cat /proc/*/comm").stdout:
+                await asyncio.sleep(0.2)
+        said = docker("logs", "--tail", "1000000000", end.container_id)
+    assert 0 < len(said) <= 30 * 1024 * 1024
+
+
+@pytest.mark.docker
+async def test_capacity_is_that_of_this_machine(engine: DockerEngine, image: str):
+    await engine.ensure(spec(image))
+    seen = await engine.capacity()
+    assert 0 < seen.memory_available_bytes <= seen.memory_total_bytes
+    assert 0 < seen.disk_free_bytes <= seen.disk_total_bytes
+    assert 0 < seen.pids < seen.pids_max
+    assert seen.cpus == os.cpu_count()
+    assert 0 < seen.containers <= seen.containers_max <= 1023
+
+
+@pytest.mark.docker
+async def test_a_container_on_a_second_network_is_not_given_away(network: VmNetwork, image: str):
+    async with docker_engine(network.deployment, options=EngineOptions(networking="docker")) as engine:
+        wanted = spec(image)
+        end = await engine.ensure(wanted)
+        await engine.isolation(wanted.vm_id)
+        docker("network", "connect", "bridge", end.container_id)
+        with pytest.raises(IsolationBroken, match="exactly one network"):
+            await engine.isolation(wanted.vm_id)
+
+
+def ip(end: Endpoint, *argv: str) -> None:
+    """Change the network inside of a container, as only root of this machine can."""
+    pid = docker("inspect", "--format", "{{.State.Pid}}", end.container_id).strip()
+    subprocess.run(["nsenter", "--target", pid, "--net", "ip", *argv], check=True, capture_output=True, timeout=30)
+
+
+@pytest.mark.docker
+@AS_ROOT
+@pytest.mark.parametrize(
+    ("harm", "problem"),
+    [
+        (lambda end: ip(end, "address", "add", "172.31.255.9/24", "dev", "eth0"), "addresses"),
+        (lambda end: ip(end, "address", "flush", "dev", "eth0"), "addresses"),
+        (lambda end: (ip(end, "link", "add", "more", "type", "veth"), ip(end, "link", "set", "more", "up")), "interfaces"),
+        (lambda end: ip(end, "link", "delete", "eth0"), "exactly one cable"),
+        (lambda end: subprocess.run(["bridge", "link", "set", "dev", cable(end), "isolated", "off"], check=True), "other VMs"),
+        (lambda end: subprocess.run(["ip", "link", "set", cable(end), "nomaster"], check=True), "exactly one cable"),
+    ],
+    ids=["second address", "no address", "second interface", "no cable", "port not isolated", "not on the bridge"],
+)
+async def test_a_hole_in_the_network_is_seen(network: VmNetwork, image: str, harm, problem: str):
+    async with docker_engine(network.deployment, options=EngineOptions(networking="direct")) as engine:
+        wanted, other = spec(image), spec(image)
+        end, _ = await asyncio.gather(engine.ensure(wanted), engine.ensure(other))
+        await engine.isolation(wanted.vm_id)
+        await asyncio.to_thread(harm, end)
+        with pytest.raises(IsolationBroken, match=problem):
+            await engine.isolation(wanted.vm_id)
+        await engine.isolation(other.vm_id)
+
+
+def cable(end: Endpoint) -> str:
+    """The host's end of a VM's cable."""
+    return f"ff-{int(IPv4Address(end.address)):08x}"
+
+
+@pytest.mark.docker
+@AS_ROOT
+async def test_a_vm_that_docker_was_told_to_connect_too_is_not_given_away_and_can_be_removed(network: VmNetwork, image: str):
+    async with docker_engine(network.deployment, options=EngineOptions(networking="direct")) as engine:
+        wanted = spec(image)
+        end = await engine.ensure(wanted)
+        docker("network", "connect", network.name, end.container_id)
+        with pytest.raises(IsolationBroken, match="exactly one network"):
+            await engine.isolation(wanted.vm_id)
+        await engine.remove(wanted.vm_id)
+        assert await engine.observe_all() == []
+        await engine.clear()
 
 
 @pytest.mark.docker

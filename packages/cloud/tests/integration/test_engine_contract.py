@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -21,11 +22,12 @@ from ff_cloud.vms.engine.errors import (
     StaleFence,
     VolumeMissing,
 )
+from ff_cloud.vms.engine.options import EngineOptions
 from ff_cloud.vms.errors import ImageMissing
 from ff_core.ids import VmId
 from ff_core.world import SystemWorld
 
-LIMITS = Limits(memory_bytes=128 * 1024 * 1024, cpus=0.5, pids=64)
+LIMITS = Limits(memory_bytes=128 << 20, cpus=0.5, pids=64, disk_bytes=64 << 20)
 WORLD = SystemWorld()
 
 
@@ -45,14 +47,21 @@ def image() -> Iterator[str]:
         yield tag
 
 
-@pytest.fixture(params=["fake", pytest.param("docker", marks=pytest.mark.docker)])
-async def case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
+@pytest.fixture(
+    params=["fake", pytest.param("docker", marks=pytest.mark.docker), pytest.param("docker alone", marks=pytest.mark.docker)]
+)
+async def case(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Case]:
+    """With all that this machine can do, and with what the Docker Engine does alone."""
     if request.param == "fake":
         yield Case(FakeEngine("fake:1"), "fake:1")
         return
     image = request.getfixturevalue("image")
-    async with vm_network() as network, docker_engine(network.deployment) as engine:
+    options = EngineOptions(place=tmp_path / "place")
+    if request.param == "docker alone":
+        options = dataclasses.replace(options, networking="docker", disk_quota="off", egress="off", runtime="runc")
+    async with vm_network() as network, docker_engine(network.deployment, options=options) as engine:
         yield Case(engine, image)
+        await engine.clear()
 
 
 async def test_ensure_twice_is_one_container(case: Case):
@@ -204,6 +213,20 @@ async def test_images_are_listed_and_kept_while_needed(case: Case):
     with pytest.raises(ImageInUse):
         await case.engine.remove_image(case.image)
     await case.engine.remove_image("ff-no-such-image:1")
+
+
+async def test_preparing_may_be_repeated_and_needs_the_image(case: Case):
+    await asyncio.gather(case.engine.prepare(case.image), case.engine.prepare(case.image))
+    await case.engine.prepare(case.image)
+    await case.engine.ensure(case.spec())
+    assert len(await case.engine.observe_all()) == 1
+
+
+async def test_two_vms_have_an_address_each(case: Case):
+    ends = await asyncio.gather(*(case.engine.ensure(case.spec()) for _ in range(4)))
+    assert len({end.address for end in ends}) == 4
+    seen = {one.container.id: one.container.address for one in await case.engine.observe_all()}
+    assert seen == {end.container_id: end.address for end in ends}
 
 
 async def test_check_knows_the_image(case: Case):

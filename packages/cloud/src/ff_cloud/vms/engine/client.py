@@ -40,10 +40,12 @@ class DockerClient:
         """What there is, or null when there is no such thing."""
         return await self.drop("GET", path, params=params)
 
-    async def drop(self, method: str, path: str, *, params: Mapping[str, str] | None = None) -> Any:
+    async def drop(
+        self, method: str, path: str, *, body: Mapping[str, Any] | None = None, params: Mapping[str, str] | None = None
+    ) -> Any:
         """The answer, or null when there is no such thing to act on."""
         try:
-            return await self.ask(method, path, params=params)
+            return await self.ask(method, path, body=body, params=params)
         except Refused as exc:
             if exc.status == 404:
                 return None

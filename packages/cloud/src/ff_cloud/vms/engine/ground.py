@@ -177,7 +177,7 @@ class Ground:
             await firewall.remove(self.deployment)
             await asyncio.to_thread(self.volumes.clear)
         for network in await self._networks():
-            await self._client.drop("DELETE", f"networks/{network['Id']}")
+            await self._remove_network(network["Id"])
         self._net = self._rules = None
 
     async def _networks(self) -> list[dict[str, Any]]:
@@ -201,8 +201,16 @@ class Ground:
         if found is None:
             raise EngineFailed("The VMs' Docker network was removed while it was being made. Try again.")
         if made is not None and found["Id"] != made:
-            await self._client.drop("DELETE", f"networks/{made}")
+            await self._remove_network(made)
         return found
+
+    async def _remove_network(self, network_id: str) -> None:
+        """Also from under containers that are gone, which Docker may go on believing in."""
+        found = await self._client.find(f"networks/{network_id}") or {}
+        for connected in (found.get("Containers") or {}).values():
+            body = {"Container": connected["Name"], "Force": True}
+            await self._client.drop("POST", f"networks/{network_id}/disconnect", body=body)
+        await self._client.drop("DELETE", f"networks/{network_id}")
 
     async def _gateway(self, bridge: Bridge) -> tuple[Allowed, ...]:
         url = self.options.gateway_url()
