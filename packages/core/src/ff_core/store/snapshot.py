@@ -11,12 +11,13 @@ def copy_database(source: Path, into: Path) -> int:
     """Copy the database ``source`` as it is at one moment into the new file ``into``; ``seq`` of the newest event in it.
 
     May be called from another process than the one that has it open, and keeps nobody from writing. Raises ``DiskFull`` or
-    ``StoreBroken``.
+    ``StoreBroken``; ``FileNotFoundError`` when there is none.
     """
+    source.stat()  # SQLite would make it
     into.unlink(missing_ok=True)
     try:
         with (
-            closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True)) as old,
+            closing(sqlite3.connect(source)) as old,
             closing(sqlite3.connect(into, isolation_level=None)) as new,
         ):
             new.execute("PRAGMA synchronous = OFF")
