@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 
-from ff_cloud.kit.http_server import run_server
 from ff_cloud.kit.telemetry import configure_logging
 from ff_cloud.runtime import Say
 from ff_cloud.settings import CloudSettings, load_settings
@@ -50,7 +49,7 @@ def run(body: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
         await body(stop)
 
     with suppress(asyncio.CancelledError):
-        run_server(main_task())
+        asyncio.run(main_task())
 
 
 def painted(text: str, colour: str) -> str:

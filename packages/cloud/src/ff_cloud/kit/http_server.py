@@ -3,12 +3,10 @@
 import asyncio
 import gc
 import socket
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
 
 import uvicorn
-import uvloop
 from starlette.types import ASGIApp
 
 from ff_core.errors import FFError
@@ -76,11 +74,6 @@ async def serving(app: ASGIApp, listener: socket.socket, *, shutdown_s: float, n
     finally:
         server.should_exit = True
         await asyncio.wait({task})
-
-
-def run_server(main: Coroutine[Any, Any, None]) -> None:
-    """Run a server process on uvloop, whose share of a request is half of that of asyncio's own loop."""
-    uvloop.run(main)
 
 
 def settle() -> None:
