@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ff_core.contract.daemon import Bind, ModelAccess, PrepareRepository, Repository, Rest, Use
+from ff_core.contract.plain import Binding, ModelWay
 from ff_core.ids import WorkspaceId
 from ff_core.settings import CoreSettings, make_folders
 from ff_core.store.engine import Store
 from ff_core.store.journal import Journal
 from ff_core.workspaces.errors import VmInUse
-from ff_core.workspaces.gate import Gate
+from ff_core.workspaces.gate import Gate, InUse
 from ff_core.workspaces.processes import background
 from ff_core.workspaces.service import Workspaces
 from ff_core.world import World
@@ -21,6 +21,7 @@ from ff_core.world import World
 if TYPE_CHECKING:
     from ff_core.checkpoint.service import Checkpoints
     from ff_core.contract.checkpoint import Restored, RestoreRequest
+    from ff_core.contract.daemon import PrepareRepository, Repository, Rest
     from ff_core.sessions.backend import AgentBackend, Backends, BackendSpec
     from ff_core.sessions.service import Sessions
 
@@ -52,7 +53,7 @@ class Engine:
         self._sessions: Sessions | None = None
         self._checkpoints: Checkpoints | None = None
         self._uses_claude = backends is None
-        self._access: ModelAccess | None = None
+        self._access: ModelWay | None = None
         self._claude_module: asyncio.Task[ModuleType] | None = None
 
     @classmethod
@@ -94,7 +95,7 @@ class Engine:
         """Whether :meth:`bind` was called in this process; the access to the model outlives no process."""
         return self._access is not None
 
-    async def bind(self, request: Bind) -> None:
+    async def bind(self, request: Binding) -> None:
         """Give this host to a workspace and let its sessions go on. May be repeated: the new access counts from then on.
 
         Raises ``AlreadyBound`` when the host belongs to another workspace, ``WorkspaceMissing`` when it lost this one,
@@ -124,7 +125,7 @@ class Engine:
         await self.sessions.recover()
         return restored
 
-    async def prepare(self, workspace_id: WorkspaceId, request: PrepareRepository) -> Repository:
+    async def prepare(self, workspace_id: WorkspaceId, request: "PrepareRepository") -> "Repository":
         """Make the checkout; see ``Workspaces.prepare``. Then get ready for the agent; not before, both want the processor."""
         made = await self.workspaces.prepare(workspace_id, request)
         self._expect_agents()
@@ -135,16 +136,12 @@ class Engine:
         workspace = self.workspaces.current()
         return (None, 0) if workspace is None else (workspace.id, self.journal.last_seq(workspace.id))
 
-    def use(self) -> Use:
+    def use(self) -> InUse:
         """What goes on here now. Looks at every process of the host: microseconds for each."""
         turns = 0 if self._sessions is None else self._sessions.working()
-        processes = background(self.settings.run_as)
-        gate = self.gate
-        if turns or gate.commands or processes or gate.followers:
-            gate.touch()
-        return Use(turns=turns, commands=gate.commands, processes=processes, followers=gate.followers, active_at=gate.active_at)
+        return self.gate.use(turns=turns, processes=background(self.settings.run_as))
 
-    def rest(self, wanted: Rest) -> None:
+    def rest(self, wanted: "Rest") -> None:
         """Take nothing new from now on; between the look and the rest nothing can have begun. May be repeated.
 
         Raises ``VmInUse`` when something goes on, or did in the last ``idle_s``, unless that is forced.
@@ -155,7 +152,7 @@ class Engine:
             use = self.use()
             idle_s = (self._world.now() - use.active_at).total_seconds()
             if use.any or self.gate.requests or idle_s < wanted.idle_s:
-                raise VmInUse(use=use.model_dump(mode="json"))
+                raise VmInUse(use=use.as_json())
         self.gate.close()
 
     async def end_rest(self) -> None:
@@ -194,8 +191,11 @@ class Engine:
         if self._access is None:
             raise ModelKeyMissing
         await asyncio.shield(self._import_claude())
-        from ff_core.claude.backend import open_claude  # noqa: PLC0415  (see above)
+        from pydantic import SecretStr  # noqa: PLC0415  (see above)
+
+        from ff_core.claude.backend import open_claude  # noqa: PLC0415
         from ff_core.claude.options import ClaudeSettings  # noqa: PLC0415
+        from ff_core.contract.daemon import ModelAccess  # noqa: PLC0415
 
         settings = ClaudeSettings(
             executable=self.settings.claude,
@@ -203,4 +203,8 @@ class Engine:
             home=self.settings.home,
             run_as=self.settings.run_as,
         )
-        return await open_claude(spec, settings=settings, access=self._access)
+        key = self._access.api_key
+        access = ModelAccess(
+            base_url=self._access.base_url, api_key=None if key is None else SecretStr(key.get_secret_value())
+        )
+        return await open_claude(spec, settings=settings, access=access)

@@ -21,30 +21,32 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator
 
+from ff_core.contract import plain
 from ff_core.contract.base import Label, Request, View
-from ff_core.contract.workspace import URL_CHARS_MAX
+from ff_core.contract.plain import (
+    BEARER_TOKEN_PATTERN,
+    GATEWAY_URL_PATTERN,
+    GIT_HOST_PATTERN,
+    GIT_HOSTS_MAX,
+    URL_CHARS_MAX,
+    URL_PATTERN,
+)
 from ff_core.ids import VmId, WorkspaceId
 
-PORT = 8430
-GENERATION_HEADER = "FF-Generation"
-"""Every call but ``health`` carries the VM's generation; an older one than the daemon's is refused (409)."""
+PORT = plain.PORT
+GENERATION_HEADER = plain.GENERATION_HEADER
+REQUEST_ID_HEADER = plain.REQUEST_ID_HEADER
+REQUEST_ID_PATTERN = plain.REQUEST_ID_PATTERN
+ENV_VM_ID = plain.ENV_VM_ID
+ENV_GENERATION = plain.ENV_GENERATION
+ENV_TOKEN_SHA256 = plain.ENV_TOKEN_SHA256
 
-REQUEST_ID_HEADER = "X-Request-Id"
-"""Of any call; the daemon logs it and answers with it."""
-REQUEST_ID_PATTERN = r"[A-Za-z0-9._-]{1,64}"
 COPY_PARAMETER = "copy"
 """Of ``/v1/events``: with ``1`` the stream belongs to the control plane's copier, and is no client who keeps the VM awake."""
 SEED_BYTES_MAX = 8 << 30
 """Of the body of ``/v1/repository/seed``."""
 
-ENV_VM_ID = "FF_VM_ID"
-ENV_GENERATION = "FF_GENERATION"
-ENV_TOKEN_SHA256 = "FF_TOKEN_SHA256"  # noqa: S105  (a verifier: the hash of a 256-bit random token reveals nothing)
-"""The daemon knows only the hash of its bearer token, so that neither ``docker inspect`` nor the VM holds the token."""
-
-
-GIT_HOSTS_MAX = 32
-GitHost = Annotated[str, Field(pattern=r"^https?://[a-z0-9.\-\[\]:]{1,260}$")]
+GitHost = Annotated[str, Field(pattern=GIT_HOST_PATTERN)]
 """A git server as repository addresses begin, such as ``https://github.com``; a port only where it is not the scheme's own."""
 
 
@@ -112,7 +114,7 @@ class Rest(Request):
 class ModelAccess(Request):
     """How the agent reaches the model. Lives in the memory of daemon and agent only."""
 
-    base_url: Annotated[str, Field(max_length=URL_CHARS_MAX, pattern=r"^https?://")] | None = None
+    base_url: Annotated[str, Field(max_length=URL_CHARS_MAX, pattern=URL_PATTERN)] | None = None
     api_key: SecretStr | None = None
 
 
@@ -122,14 +124,14 @@ class GitAccess(Request):
     ``token`` is the VM's own and good for nothing but the gateway. It is the one thing here that lies on the VM's disk.
     """
 
-    gateway_url: Annotated[str, Field(max_length=URL_CHARS_MAX, pattern=r"^https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9._~-]+)*$")]
+    gateway_url: Annotated[str, Field(max_length=URL_CHARS_MAX, pattern=GATEWAY_URL_PATTERN)]
     token: SecretStr
     hosts: Annotated[tuple[GitHost, ...], Field(max_length=GIT_HOSTS_MAX)]
 
     @field_validator("token")
     @classmethod
     def _fits_a_header(cls, token: SecretStr) -> SecretStr:
-        if not re.fullmatch(r"[A-Za-z0-9._~+/=-]{1,4096}", token.get_secret_value()):
+        if not re.fullmatch(BEARER_TOKEN_PATTERN, token.get_secret_value()):
             msg = "must be a bearer token"
             raise ValueError(msg)
         return token

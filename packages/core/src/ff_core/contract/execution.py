@@ -5,13 +5,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter
 
+from ff_core.contract import plain
 from ff_core.contract.base import LATER, Channel, Request, View
 
-MEDIA_TYPE = "application/x-ndjson"
-TIMEOUT_S_MAX = 3600.0
+MEDIA_TYPE = plain.EXEC_MEDIA_TYPE
+TIMEOUT_S_MAX = plain.EXEC_TIMEOUT_S_MAX
 
-EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)]
-NoNul = Annotated[str, Field(pattern=r"^[^\x00]*$", max_length=131_072)]
+EnvName = Annotated[str, Field(pattern=plain.ENV_NAME_PATTERN, max_length=plain.ENV_NAME_CHARS_MAX)]
+NoNul = Annotated[str, Field(pattern=r"^[^\x00]*$", max_length=plain.ARGUMENT_CHARS_MAX)]
 
 
 def _decode(value: Any) -> Any:
@@ -30,12 +31,12 @@ class ExecRequest(Request):
     Before that is there, by default in the home folder; a ``cwd`` inside the repository is ``workspace_not_ready`` then.
     """
 
-    argv: Annotated[list[NoNul], Field(min_length=1, max_length=1000)]
-    cwd: Annotated[NoNul, Field(max_length=4096)] | None = None
+    argv: Annotated[list[NoNul], Field(min_length=1, max_length=plain.ARGUMENTS_MAX)]
+    cwd: Annotated[NoNul, Field(max_length=plain.CWD_CHARS_MAX)] | None = None
     """Directory relative to the repository; must stay inside the workspace."""
-    env: Annotated[dict[EnvName, NoNul], Field(max_length=100, default_factory=dict)]
-    stdin: Annotated[str, Field(max_length=1_000_000)] | None = None
-    timeout_s: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] = 600.0
+    env: Annotated[dict[EnvName, NoNul], Field(max_length=plain.ENV_MAX, default_factory=dict)]
+    stdin: Annotated[str, Field(max_length=plain.STDIN_CHARS_MAX)] | None = None
+    timeout_s: Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX)] = plain.EXEC_TIMEOUT_S
 
 
 class ExecOutput(View):

@@ -6,21 +6,12 @@ from typing import Annotated, Self
 
 from pydantic import Field, SecretStr, model_validator
 
+from ff_core.contract import plain
 from ff_core.contract.base import ErrorView, Label, Request, View
 from ff_core.ids import OperationId, VmId, WorkspaceId
 
-URL_CHARS_MAX = 2048
-
-
-class WorkspaceStatus(StrEnum):
-    """Where a workspace is in its life; legal moves are in ``ff_core.workspaces.machine``."""
-
-    NEW = "NEW"
-    PROVISIONING = "PROVISIONING"
-    READY = "READY"
-    FAILED = "FAILED"
-    ARCHIVING = "ARCHIVING"
-    ARCHIVED = "ARCHIVED"
+URL_CHARS_MAX = plain.URL_CHARS_MAX
+WorkspaceStatus = plain.WorkspaceStatus
 
 
 class Location(StrEnum):

@@ -1,6 +1,8 @@
 """The door put together: who may call, which address is whose, errors as problems, a line in the log for each request."""
 
+import asyncio
 import contextlib
+import json
 import logging
 import os
 import re
@@ -8,10 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from pydantic_core import to_json
-
-from ff_core.contract.daemon import REQUEST_ID_HEADER, REQUEST_ID_PATTERN
-from ff_core.contract.problem import MEDIA_TYPE, problem_of
+from ff_core.contract.plain import REQUEST_ID_HEADER, REQUEST_ID_PATTERN
 from ff_core.daemon.auth import HEALTH, Auth
 from ff_core.daemon.errors import MethodNotAllowed, Unauthorized
 from ff_core.daemon.http import Reply, Request, Response, Route, Router
@@ -41,7 +40,9 @@ class App:
         later: Callable[[], Sequence[Route]],
         note: Callable[[str], None] = to_stderr,
     ) -> None:
-        self._router = Router(routes, later)
+        self._router = Router(routes)
+        self._later = later
+        self._loading: asyncio.Task[None] | None = None
         self._auth = Auth(settings)
         self._note = note
 
@@ -52,10 +53,19 @@ class App:
         self._auth.require(request)
         endpoints, request.path_params = self._router.find(request)
         if not endpoints:
+            if self._loading is None:
+                self._loading = asyncio.create_task(self._load())
+            await asyncio.shield(self._loading)
+            endpoints, request.path_params = self._router.find(request)
+        if not endpoints:
             raise NotFound("There is no such address.")
         if request.method not in endpoints:
             raise MethodNotAllowed(allowed=sorted(endpoints))
         return await endpoints[request.method](request)
+
+    async def _load(self) -> None:
+        """Add the routes that come later, in a thread: what runs goes on meanwhile."""
+        self._router.add(await asyncio.to_thread(self._later))
 
     def refuse(self, request: Request, error: Exception) -> Response:
         """The problem document. What is our fault is logged with its cause, of which the caller learns nothing."""
@@ -64,6 +74,8 @@ class App:
             error = FFError("The daemon failed; its log has the details.")
         elif error.status >= 500:
             log.error("%s %s: %s", request.method, request.path[:PATH_CHARS_MAX], error.code, exc_info=error)
+        from ff_core.contract.problem import MEDIA_TYPE, problem_of  # noqa: PLC0415  (Pydantic; see ``quick``)
+
         headers = {}
         if isinstance(error, Unauthorized):
             headers["WWW-Authenticate"] = "Bearer"
@@ -80,9 +92,9 @@ class App:
             return
         line = {
             "method": request.method,
-            "path": request.path[:PATH_CHARS_MAX].encode("ascii", "backslashreplace").decode(),
+            "path": request.path[:PATH_CHARS_MAX],
             "status": answer.status,
             "took_ms": round((time.monotonic() - request.begun_s) * 1000, 1),
             "request_id": request.id,
         }
-        self._note(to_json(line).decode())
+        self._note(json.dumps(line))

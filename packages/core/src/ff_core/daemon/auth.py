@@ -3,7 +3,7 @@
 import hmac
 from hashlib import sha256
 
-from ff_core.contract.daemon import GENERATION_HEADER
+from ff_core.contract.plain import GENERATION_HEADER
 from ff_core.daemon.errors import StaleGeneration, Unauthorized
 from ff_core.daemon.http import Request
 from ff_core.daemon.settings import DaemonSettings

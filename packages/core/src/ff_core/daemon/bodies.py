@@ -7,9 +7,8 @@ from pydantic import ValidationError
 from ff_core.contract.base import Request as Body
 from ff_core.contract.base import View
 from ff_core.daemon.http import Request, Response
-from ff_core.errors import InvalidInput, TooLarge
+from ff_core.errors import InvalidInput
 
-BODY_BYTES_MAX = 1024 * 1024
 FIELD_CHARS_MAX = 200
 ERRORS_MAX = 20
 
@@ -17,9 +16,14 @@ B = TypeVar("B", bound=Body)
 
 
 async def read(request: Request, model: type[B]) -> B:
-    """The body as ``model``. Raises ``TooLarge`` as soon as it is, or ``InvalidInput`` with the list of errors."""
+    """The body as ``model``. Raises what ``Request.body`` and :func:`parse` do."""
+    return parse(await request.body(), model)
+
+
+def parse(body: bytes, model: type[B]) -> B:
+    """A body as ``model``. Raises ``InvalidInput`` with the list of errors."""
     try:
-        return model.model_validate_json(await _bytes(request))
+        return model.model_validate_json(body)
     except ValidationError as exc:
         errors = _said(exc)
     raise _refused(errors)  # outside the handler, so that no traceback carries the input along
@@ -32,18 +36,6 @@ def parameters(request: Request, model: type[B]) -> B:
     except ValidationError as exc:
         errors = _said(exc)
     raise _refused(errors)
-
-
-async def _bytes(request: Request) -> bytes:
-    declared = request.headers.get("content-length", "0")
-    if declared.isascii() and declared.isdigit() and int(declared) > BODY_BYTES_MAX:
-        raise TooLarge(f"The body is larger than {BODY_BYTES_MAX} bytes.")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > BODY_BYTES_MAX:
-            raise TooLarge(f"The body is larger than {BODY_BYTES_MAX} bytes.")
-    return bytes(body)
 
 
 def _said(exc: ValidationError) -> list[dict[str, str]]:

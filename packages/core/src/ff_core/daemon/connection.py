@@ -1,6 +1,6 @@
 """One connection: what the wire says becomes requests, and answers become what the wire says.
 
-HTTP/1.1 itself is h11's. Uvicorn and Starlette would do the same; importing them took a third of the time from the start of
+HTTP/1.1 itself is h11's. Uvicorn and Starlette would do the same; importing them took a fifth of the time from the start of
 a VM to its first command (docs/decisions/0010-the-daemons-own-http.md).
 """
 

@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import sys
+from binascii import b2a_base64
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
-from ff_core.contract.base import Channel
-from ff_core.contract.execution import ExecExit, ExecFrame, ExecOutput, ExecRequest
+from ff_core.contract.plain import Command
 from ff_core.daemon.errors import CommandMissing, ExecCwdOutside, TooManyCommands
 from ff_core.process import FolderMissing, ProgramMissing, ProgramTimedOut, Running, clean_env, stream
 from ff_core.settings import CoreSettings
@@ -30,8 +30,8 @@ class Execution:
         self._running: set[Running] = set()
         self._slots = commands_max
 
-    async def run(self, request: ExecRequest) -> AsyncGenerator[bytes, None]:
-        """Frames, one a line. The first piece is empty: the command runs.
+    async def run(self, request: Command) -> AsyncGenerator[bytes, None]:
+        """Frames (``ff_core.contract.execution``), one a line. The first piece is empty: the command runs.
 
         Closing the generator kills the command and its process group; when the command ends by itself, what it put
         into the background lives on, as with a shell. Raises ``CommandMissing``, ``ExecCwdOutside``,
@@ -52,7 +52,7 @@ class Execution:
         """Kill all commands; their callers get the exit."""
         await asyncio.gather(*(running.kill() for running in list(self._running)))
 
-    async def _frames(self, request: ExecRequest) -> AsyncGenerator[bytes, None]:
+    async def _frames(self, request: Command) -> AsyncGenerator[bytes, None]:
         settings = self._settings
         cwd = resolve(settings, request.cwd, ready=self._ready())
         try:
@@ -72,10 +72,16 @@ class Execution:
                     timed_out = False
                     try:
                         async for channel, data in running:
-                            yield _line(ExecOutput(channel=Channel(channel), data=data))
+                            yield b'{"kind":"output","channel":"%s","data":"%s"}\n' % (
+                                channel.encode(),
+                                b2a_base64(data, newline=False),
+                            )
                     except ProgramTimedOut:
                         timed_out = True
-                    yield _line(ExecExit(exit_code=running.exit_code or 0, timed_out=timed_out))
+                    yield b'{"kind":"exit","exit_code":%d,"timed_out":%s}\n' % (
+                        running.exit_code or 0,
+                        b"true" if timed_out else b"false",
+                    )
                 finally:
                     self._running.discard(running)
         except ProgramMissing as exc:
@@ -104,7 +110,3 @@ def resolve(settings: CoreSettings, cwd: str | None, *, ready: bool) -> Path:
     if not there:
         raise FolderMissing(f"The folder {cwd or 'repo'} does not exist in the workspace.")
     return folder
-
-
-def _line(frame: ExecFrame) -> bytes:
-    return frame.model_dump_json().encode() + b"\n"

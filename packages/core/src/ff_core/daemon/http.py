@@ -7,6 +7,10 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from uuid import UUID
 
+from ff_core.errors import TooLarge
+
+BODY_BYTES_MAX = 1024 * 1024
+"""Of a body that is read as a whole."""
 BUFFERED_BYTES_MAX = 256 << 10
 """Of a body, received and not read yet; beyond it the sender waits."""
 BODY_TIMEOUT_S = 60.0
@@ -96,6 +100,18 @@ class Request:
         """The body, piece by piece, once; not faster than it is taken. Raises :class:`ClientGone`."""
         return self._body.chunks()
 
+    async def body(self) -> bytes:
+        """All of the body, once. Raises ``TooLarge`` as soon as it is, and :class:`ClientGone`."""
+        declared = self.headers.get("content-length", "0")
+        if declared.isascii() and declared.isdigit() and int(declared) > BODY_BYTES_MAX:
+            raise TooLarge(f"The body is larger than {BODY_BYTES_MAX} bytes.")
+        body = bytearray()
+        async for chunk in self.stream():
+            body += chunk
+            if len(body) > BODY_BYTES_MAX:
+                raise TooLarge(f"The body is larger than {BODY_BYTES_MAX} bytes.")
+        return bytes(body)
+
 
 class Response:
     """A whole answer."""
@@ -136,15 +152,15 @@ class Route:
 
 
 class Router:
-    """Finds the route of a request. ``later`` gives those that are wanted once an address is none of ``routes``."""
+    """Finds the route of a request."""
 
-    def __init__(self, routes: Sequence[Route], later: Callable[[], Sequence[Route]] | None = None) -> None:
-        self._later = later
+    def __init__(self, routes: Sequence[Route]) -> None:
         self._fixed: dict[str, dict[str, Endpoint]] = {}
         self._patterns: dict[str, tuple[re.Pattern[str], dict[str, Endpoint]]] = {}
-        self._add(routes)
+        self.add(routes)
 
-    def _add(self, routes: Sequence[Route]) -> None:
+    def add(self, routes: Sequence[Route]) -> None:
+        """More of them."""
         for route in routes:
             if "{" in route.path:
                 pattern = re.sub(r"\{(\w+):uuid\}", r"(?P<\1>[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12})", route.path)
@@ -160,8 +176,4 @@ class Router:
         for pattern, methods in self._patterns.values():
             if match := pattern.fullmatch(request.path):
                 return methods, {name: UUID(text) for name, text in match.groupdict().items()}
-        if self._later is not None:
-            routes, self._later = self._later(), None
-            self._add(routes)
-            return self.find(request)
         return {}, {}

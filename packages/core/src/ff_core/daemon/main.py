@@ -24,6 +24,8 @@ from ff_core.settings import CoreSettings
 from ff_core.world import SystemWorld
 
 PR_SET_DUMPABLE = 4
+IMPORT_SLICE_S = 0.0005
+"""What is imported while requests are answered lets those have their turn so often; five milliseconds are usual."""
 
 
 def harden() -> None:
@@ -50,12 +52,17 @@ async def serve(listener: socket.socket, settings: DaemonSettings, core: CoreSet
         await asyncio.gather(engine.stop(), execution.close())
 
     def later() -> Sequence[Route]:
-        from ff_core.daemon.work_endpoints import WorkEndpoints  # noqa: PLC0415  (see the head of the module)
+        usual_s = sys.getswitchinterval()
+        sys.setswitchinterval(IMPORT_SLICE_S)
+        try:
+            from ff_core.daemon.work_endpoints import WorkEndpoints  # noqa: PLC0415  (see the head of the module)
+        finally:
+            sys.setswitchinterval(usual_s)
+        return WorkEndpoints(engine, vm).routes()
 
-        return WorkEndpoints(engine).routes()
-
+    vm = Endpoints(engine, execution, settings)
     try:
-        app = App(Endpoints(engine, execution, settings).routes(), settings, later=later)
+        app = App(vm.routes(), settings, later=later)
         await Server(app, listener=listener, stop=stop).serve()
     finally:
         await engine.close()

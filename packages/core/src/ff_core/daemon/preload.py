@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel
 
+import ff_core.contract.execution
+import ff_core.contract.problem
 import ff_core.daemon.work_endpoints
 import ff_core.sessions.service
 import ff_core.workspaces.output

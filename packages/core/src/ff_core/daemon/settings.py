@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from ff_core.contract.daemon import ENV_GENERATION, ENV_TOKEN_SHA256, ENV_VM_ID
+from ff_core.contract.plain import ENV_GENERATION, ENV_TOKEN_SHA256, ENV_VM_ID
 from ff_core.daemon.errors import BadSettings
 from ff_core.daemon.listening import ENV_PORT, PORT, PORT_MAX
 from ff_core.ids import VmId

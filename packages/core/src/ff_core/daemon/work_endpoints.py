@@ -1,19 +1,21 @@
-"""What a VM is asked for once it works: its sessions, its journal, its checkpoints.
+"""What a VM is asked once it works, or to be made ready for that: its checkout, sessions, journal and checkpoints.
 
-All of this is imported with the first request for it: a VM listens, is bound and runs its first command before that.
+All of this is imported with the first request for any of it: a VM listens, is bound and runs its first command before that.
 """
 
+import asyncio
 from uuid import UUID
 
 from ff_core.contract.checkpoint import MEDIA_TYPE as CHECKPOINT
 from ff_core.contract.checkpoint import CheckpointRequest, RestoreRequest
-from ff_core.contract.daemon import COPY_PARAMETER
+from ff_core.contract.daemon import COPY_PARAMETER, PrepareRepository, Rest
 from ff_core.contract.session import Answer, Interrupt, NewMessage, NewSession
 from ff_core.daemon.bodies import cursor, parameters, read, say
-from ff_core.daemon.endpoints import require_bound
+from ff_core.daemon.endpoints import Endpoints, require_bound
 from ff_core.daemon.errors import NotBound
 from ff_core.daemon.following import HEARTBEAT_S, frames
 from ff_core.daemon.http import Reply, Request, Response, Route, Stream
+from ff_core.daemon.probing import probe
 from ff_core.engine import Engine
 from ff_core.ids import RequestId, SessionId
 
@@ -21,15 +23,23 @@ from ff_core.ids import RequestId, SessionId
 class WorkEndpoints:
     """One method for each route; see :class:`ff_core.daemon.endpoints.Endpoints`."""
 
-    def __init__(self, engine: Engine, *, heartbeat_s: float = HEARTBEAT_S) -> None:
+    def __init__(self, engine: Engine, vm: Endpoints, *, heartbeat_s: float = HEARTBEAT_S) -> None:
         self._engine = engine
+        self._vm = vm
         self._gate = engine.gate
         self._heartbeat_s = heartbeat_s
+        self._ready = False
 
     def routes(self) -> list[Route]:
         """Which address is which method."""
         session = "/v1/sessions/{session_id:uuid}"
         return [
+            Route("/v1/probe", self.probe, methods=["POST"]),
+            Route("/v1/rest", self.rest, methods=["POST"]),
+            Route("/v1/rest", self.end_rest, methods=["DELETE"]),
+            Route("/v1/repository/seed", self.seed, methods=["PUT"]),
+            Route("/v1/repository", self.prepare, methods=["PUT"]),
+            Route("/v1/repository", self.repository, methods=["GET"]),
             Route("/v1/sessions", self.create_session, methods=["POST"]),
             Route("/v1/sessions", self.list_sessions, methods=["GET"]),
             Route(session, self.get_session, methods=["GET"]),
@@ -40,6 +50,43 @@ class WorkEndpoints:
             Route("/v1/checkpoint", self.checkpoint, methods=["POST"]),
             Route("/v1/restore", self.restore, methods=["PUT"]),
         ]
+
+    async def probe(self, _request: Request) -> Response:
+        """All that an agent works with is there. Whoever is asked this is to be warm, so it gets ready for its first day."""
+        found = await probe(self._engine.settings)
+        if not self._ready:
+            await asyncio.to_thread(_get_ready)
+            self._ready = True
+        return say(found)
+
+    async def rest(self, request: Request) -> Response:
+        """Take nothing new."""
+        self._engine.rest(await read(request, Rest))
+        return self._vm.condition()
+
+    async def end_rest(self, _request: Request) -> Response:
+        """Take work again."""
+        await self._engine.end_rest()
+        return self._vm.condition()
+
+    async def prepare(self, request: Request) -> Response:
+        """Make the checkout; answers when it is there."""
+        workspace_id = require_bound(self._engine)
+        wanted = await read(request, PrepareRepository)
+        with self._gate.request():
+            return say(await self._engine.prepare(workspace_id, wanted))
+
+    async def seed(self, request: Request) -> Response:
+        """Something for the checkout to start from. Whatever is wrong with it, the checkout can be made without."""
+        require_bound(self._engine)
+        with self._gate.request():
+            return say(await self._engine.workspaces.take_seed(request.stream()))
+
+    async def repository(self, _request: Request) -> Response:
+        """The checkout as it stands."""
+        workspace_id = require_bound(self._engine)
+        self._gate.touch()
+        return say(await self._engine.workspaces.status(workspace_id))
 
     async def create_session(self, request: Request) -> Response:
         """Open a conversation."""
@@ -113,3 +160,9 @@ def _uuid(request: Request, name: str) -> UUID:
 
 def _session(request: Request) -> SessionId:
     return SessionId(_uuid(request, "session_id"))
+
+
+def _get_ready() -> None:
+    from ff_core.daemon.preload import build  # noqa: PLC0415  (it imports us)
+
+    build()

@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ff_core.contract.daemon import GitAccess
+from ff_core.contract.plain import GitWay
 from ff_core.errors import FFError
 from ff_core.process import RunAs, clean_env, run
 
@@ -44,7 +44,7 @@ class GitNotConfigured(FFError):
     code = "git_not_configured"
 
 
-async def install(access: GitAccess | None, *, home: Path, run_as: RunAs | None, system: Path = SYSTEM) -> None:
+async def install(access: GitWay | None, *, home: Path, run_as: RunAs | None, system: Path = SYSTEM) -> None:
     """Make the git of the user with this HOME go through the gateway; None: no longer. May be repeated.
 
     Leaves one file with mode 0600, which is replaced whole, and one ``include`` in the user's own configuration unless the
@@ -117,7 +117,7 @@ def _read(path: Path) -> str:
         return ""
 
 
-def configuration(access: GitAccess) -> str:
+def configuration(access: GitWay) -> str:
     """The file: a git configuration with the VM's token in it. Pure; every part is free of quotes and line breaks."""
     gateway = f"{access.gateway_url}/git/"
     lines = [
@@ -141,7 +141,7 @@ def configuration(access: GitAccess) -> str:
     return "\n".join(lines) + "\n"
 
 
-def detour(access: GitAccess | None, url: "RepoUrl") -> str | None:
+def detour(access: GitWay | None, url: "RepoUrl") -> str | None:
     """The protocol by which git reaches the gateway when that is its way to ``url``; None when it goes there itself. Pure."""
     if access is None or url.origin not in access.hosts:
         return None

@@ -2,10 +2,37 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 
 from ff_core.workspaces.errors import VmResting
 from ff_core.world import World
+
+
+@dataclass(frozen=True)
+class InUse:
+    """:class:`ff_core.contract.daemon.Use` as plain data."""
+
+    turns: int
+    commands: int
+    processes: int
+    followers: int
+    active_at: datetime
+
+    @property
+    def any(self) -> bool:
+        """Whether something goes on."""
+        return (self.turns, self.commands, self.processes, self.followers) != (0, 0, 0, 0)
+
+    def as_json(self) -> dict[str, int | str]:
+        """As it is said."""
+        return {
+            "turns": self.turns,
+            "commands": self.commands,
+            "processes": self.processes,
+            "followers": self.followers,
+            "active_at": self.active_at.isoformat(),
+        }
 
 
 class Gate:
@@ -30,6 +57,12 @@ class Gate:
     def active_at(self) -> datetime:
         """The last moment something was known to go on."""
         return self._active_at
+
+    def use(self, *, turns: int, processes: int) -> InUse:
+        """All that goes on, with what cannot be seen from here."""
+        if turns or processes or self.commands or self.followers:
+            self.touch()
+        return InUse(turns, self.commands, processes, self.followers, self._active_at)
 
     def touch(self) -> None:
         """Something goes on at this moment."""

@@ -1,6 +1,6 @@
 """The life of a workspace (DOMAIN.md, section 2)."""
 
-from ff_core.contract.workspace import WorkspaceStatus as Status
+from ff_core.contract.plain import WorkspaceStatus as Status
 from ff_core.machine import Machine
 
 MACHINE = Machine(

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ff_core.contract.daemon import SEED_BYTES_MAX, GitAccess, PrepareRepository, Repository, Seeded
+from ff_core.contract.daemon import SEED_BYTES_MAX, PrepareRepository, Repository, Seeded
+from ff_core.contract.plain import GitWay
 from ff_core.git import gateway
 from ff_core.git.clone import clone, create_empty
 from ff_core.git.remote import Credential, RepoUrl, check_branch, parse_repo_url
@@ -90,7 +91,7 @@ async def make(
     checkout: Path,
     *,
     seedbed: Seedbed,
-    access: GitAccess | None,
+    access: GitWay | None,
     run_as: RunAs | None,
     progress: Callable[[str], None],
 ) -> None:

@@ -3,13 +3,16 @@
 import sqlite3
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from ff_core.contract.base import ErrorView
-from ff_core.contract.workspace import WorkspaceStatus
+from ff_core.contract.plain import WorkspaceStatus
 from ff_core.ids import WorkspaceId
 from ff_core.store.engine import Store, Tx
 from ff_core.workspaces.machine import MACHINE
+
+if TYPE_CHECKING:
+    from ff_core.contract.base import ErrorView
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def remember_source(tx: Tx, workspace_id: WorkspaceId, source: Source, now: date
     )
 
 
-def move(tx: Tx, workspace_id: WorkspaceId, to: WorkspaceStatus, error: ErrorView | None, now: datetime) -> None:
+def move(tx: Tx, workspace_id: WorkspaceId, to: WorkspaceStatus, error: "ErrorView | None", now: datetime) -> None:
     """Change the status. Raises ``IllegalTransition`` when the table of the machine does not have that move."""
     (current,) = tx.execute("SELECT status FROM workspaces WHERE id = ?", (str(workspace_id),)).fetchone()
     MACHINE.move(WorkspaceStatus(current), to)

@@ -10,9 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ff_core.contract.base import Channel, ErrorView
-from ff_core.contract.daemon import GitAccess, PrepareRepository, Repository, Seeded
-from ff_core.contract.workspace import WorkspaceStatus
+from ff_core.contract.plain import GitWay, WorkspaceStatus
 from ff_core.errors import FFError
 from ff_core.git import gateway
 from ff_core.ids import WorkspaceId
@@ -25,6 +23,8 @@ from ff_core.workspaces.gate import Gate
 from ff_core.world import World
 
 if TYPE_CHECKING:
+    from ff_core.contract.base import ErrorView
+    from ff_core.contract.daemon import PrepareRepository, Repository, Seeded
     from ff_core.workspaces.preparation import Order, Seedbed
 
 SETTLED_ON_A_SOURCE = frozenset({WorkspaceStatus.READY, WorkspaceStatus.PROVISIONING})
@@ -52,7 +52,7 @@ class Workspaces:
         self._run_as = run_as
         self._allow_plain_http = allow_plain_http
         self._preparing: asyncio.Task[Repository] | None = None
-        self._git: GitAccess | None = None
+        self._git: GitWay | None = None
         self._seedbed: Seedbed | None = None
 
     def current(self) -> rows.Workspace | None:
@@ -73,7 +73,7 @@ class Workspaces:
         elif current.id != workspace_id:
             raise AlreadyBound
 
-    async def use_git(self, workspace_id: WorkspaceId, access: GitAccess | None, home: Path) -> None:
+    async def use_git(self, workspace_id: WorkspaceId, access: GitWay | None, home: Path) -> None:
         """Have the git of the user with this HOME, and our clones, go through the gateway. May be repeated with a new token.
 
         A user who broke his own git configuration is told so in the journal; all else goes on.
@@ -96,20 +96,20 @@ class Workspaces:
         if rows.get(self._store, workspace_id).status is not WorkspaceStatus.READY:
             raise WorkspaceNotReady
 
-    async def status(self, workspace_id: WorkspaceId) -> Repository:
+    async def status(self, workspace_id: WorkspaceId) -> "Repository":
         """The checkout as it stands. Raises ``WorkspaceNotReady`` before there is one, or what git says."""
         self.require_ready(workspace_id)
         from ff_core.workspaces.preparation import look  # noqa: PLC0415  (see the module's words)
 
         return await look(self._checkout, self._run_as)
 
-    async def take_seed(self, stream: AsyncIterator[bytes]) -> Seeded:
+    async def take_seed(self, stream: AsyncIterator[bytes]) -> "Seeded":
         """Have a seed ready for :meth:`prepare`. Raises ``SeedTooLate``, and what ``ff_core.git.seed.unpack`` does."""
         if self.ready():
             raise SeedTooLate
         return await self._seeds().take(stream)
 
-    async def prepare(self, workspace_id: WorkspaceId, request: PrepareRepository) -> Repository:
+    async def prepare(self, workspace_id: WorkspaceId, request: "PrepareRepository") -> "Repository":
         """Make the checkout. Goes on when the caller goes away; a repeated call joins it, or finds it done.
 
         Raises ``InvalidInput`` for an address or branch that can't be one, and ``RepositoryDiffers`` when another source
@@ -141,8 +141,9 @@ class Workspaces:
             with contextlib.suppress(asyncio.CancelledError, Exception):  # its caller was told
                 await self._preparing
 
-    async def _prepare(self, workspace_id: WorkspaceId, order: "Order") -> Repository:
-        from ff_core.workspaces.output import Output  # noqa: PLC0415  (see the module's words)
+    async def _prepare(self, workspace_id: WorkspaceId, order: "Order") -> "Repository":
+        from ff_core.contract.base import ErrorView  # noqa: PLC0415  (see the module's words)
+        from ff_core.workspaces.output import Output  # noqa: PLC0415
         from ff_core.workspaces.preparation import make  # noqa: PLC0415
 
         output = Output(lambda text: self._say(workspace_id, text), self._world.now)
@@ -173,7 +174,8 @@ class Workspaces:
         return self._seedbed
 
     def _say(self, workspace_id: WorkspaceId, text: str, *, process: str = "clone") -> None:
-        from ff_core.contract.events import ProcessOutput  # noqa: PLC0415  (see the module's words)
+        from ff_core.contract.base import Channel  # noqa: PLC0415  (see the module's words)
+        from ff_core.contract.events import ProcessOutput  # noqa: PLC0415
 
         with self._store.transaction() as tx:
             self._journal.append(tx, workspace_id, ProcessOutput(process=process, channel=Channel.STDERR, text=text))
@@ -184,7 +186,7 @@ class Workspaces:
         to: WorkspaceStatus,
         *,
         source: rows.Source | None = None,
-        error: ErrorView | None = None,
+        error: "ErrorView | None" = None,
     ) -> None:
         from ff_core.contract.events import WorkspaceChanged  # noqa: PLC0415  (see the module's words)
 
@@ -196,7 +198,7 @@ class Workspaces:
             self._journal.append(tx, workspace_id, WorkspaceChanged(status=to, error=error))
 
 
-def _heard(task: asyncio.Task[Repository]) -> None:
+def _heard(task: "asyncio.Task[Repository]") -> None:
     """Its failure is in the journal, also when nobody waits for it any more."""
     if not task.cancelled():
         task.exception()

@@ -17,7 +17,7 @@ from ff_core.settings import VERSION
 
 HEAVY = {
     *("claude_agent_sdk", "mcp", "httpx", "httpx2", "cryptography", "pydantic_settings", "fastapi", "aiohttp", "numpy"),
-    *("uvicorn", "starlette", "anyio", "zstandard", "ssl"),
+    *("pydantic", "pydantic_core", "uvicorn", "starlette", "anyio", "zstandard", "ssl"),
 }
 NOT_AT_ONCE = (
     *("ff_core.claude", "ff_core.sessions", "ff_core.contract.session", "ff_core.contract.events", "ff_core.git.clone"),
@@ -36,7 +36,7 @@ def test_nothing_is_imported_that_a_vm_can_do_without_until_its_first_command_ra
     daemon.http.post("/v1/bind", json=bind_body)
     assert daemon.exec("echo", "ready")[-1].exit_code == 0
     found = imported(daemon.end()[1])
-    assert {"ff_core.daemon.endpoints", "ff_core.contract.execution", "asyncio"} <= found
+    assert {"ff_core.daemon.endpoints", "ff_core.daemon.quick", "asyncio"} <= found
     assert not {name for name in found if name in HEAVY or name.partition(".")[0] in HEAVY or name.startswith(NOT_AT_ONCE)}
 
 
@@ -54,7 +54,11 @@ def test_what_comes_later_comes_before_a_warm_vm_is_given_away(spawn, root, bind
     daemon.end()
     probed = next(number for number, line in enumerate(daemon.said) if '"/v1/probe"' in line)
     assert "ff_core.sessions.service" in imported("\n".join(daemon.said[:probed]))
-    assert not {name for name in imported("\n".join(daemon.said[probed:])) if name.startswith(("ff_core", "pydantic", "asyncio"))}
+    assert not {
+        name
+        for name in imported("\n".join(daemon.said[probed:]))
+        if name.startswith(("ff_core", "pydantic", "asyncio", "sqlite3"))
+    }
 
 
 def test_the_version_is_the_package_s():
