@@ -17,12 +17,12 @@ from ff_cloud.kit.db import Database
 from ff_cloud.operations import service
 from ff_cloud.operations.engine import Operations
 from ff_cloud.operations.model import Operation, Status
+from ff_cloud.operations.run import POINTS
 from ff_cloud.testing.postgres import PostgresForTests
 from ff_core.ids import OperationId
 from ff_core.world import SystemWorld
 
 PROGRAM = Path(__file__).with_name("operations_crash_worker.py")
-POINTS = ("before", "after_effect", "before_commit", "after_commit")
 ENDS = ("settle:before_commit", "settle:after_commit")
 STEPS = ("freeze", "copy", "make", "flip", "thaw", "remove")
 LANES = 4
@@ -125,7 +125,7 @@ async def test_a_death_at_any_point_leaves_exactly_one_owner(db: Database, tmp_p
         armed = tmp_path / f"armed-{kind}"
         async with pool(db, tmp_path, kind=kind, workers=2):
             for count, (fail, place) in enumerate(cases[number::LANES]):
-                armed.write_text(place)
+                armed.write_text(f"{kind}:{place}")
                 id_ = await order(db, kind, f"{kind}-{count}", fail=fail)
                 op = await watcher.wait(id_)
                 await require_one_owner(db, op, fail=fail, place=place)

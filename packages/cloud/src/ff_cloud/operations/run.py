@@ -34,7 +34,26 @@ from ff_core.errors import FFError
 log = structlog.get_logger(__name__)
 
 Crash = Callable[[str], None]
-"""Called with the name of each place where a death would hurt, such as ``clone:do:before_commit``; tests die there."""
+"""Called with the name of each place where a death would hurt (:func:`places`); tests die there, or let the step fail."""
+
+POINTS = ("before", "after_effect", "before_commit", "after_commit")
+"""Of each step, each way."""
+ENDS = ("before_commit", "after_commit")
+
+
+def places(kind: Kind) -> tuple[list[str], list[str]]:
+    """The names of all places where an operation of ``kind`` may die: on its way forward, its end included, and on its way back.
+
+    Such as ``provision:container:do:after_effect``.
+    """
+    there = [f"{kind.name}:{step.name}:do:{point}" for step in kind.steps for point in POINTS]
+    back = [
+        f"{kind.name}:{step.name}:undo:{point}"
+        for number, step in enumerate(kind.steps)
+        for point in POINTS
+        if kind.may_turn_back(number)
+    ]
+    return there + [f"{kind.name}:settle:{point}" for point in ENDS], back
 
 
 _OUTCOMES: dict[Status, OperationOutcome] = {Status.DONE: "done", Status.UNDONE: "undone", Status.STUCK: "stuck"}
@@ -134,7 +153,7 @@ class Run:
 
     async def _perform(self, step: Step) -> None:
         forward = self.op.direction is Direction.FORWARD
-        place = f"{step.name}:{'do' if forward else 'undo'}"
+        place = f"{self.op.kind}:{step.name}:{'do' if forward else 'undo'}"
         self._tools.crash(f"{place}:before")
         effects = await self._attempt(step, forward=forward)
         self._tools.crash(f"{place}:after_effect")
@@ -224,8 +243,8 @@ class Run:
             self._honour_cancel(op)
             if self._kind.on_settled is not None:
                 await self._kind.on_settled(tx, op)
-            self._tools.crash("settle:before_commit")
-        self._tools.crash("settle:after_commit")
+            self._tools.crash(f"{self.op.kind}:settle:before_commit")
+        self._tools.crash(f"{self.op.kind}:settle:after_commit")
         self._report_end(op)
 
     async def _failed(self, error: Exception) -> bool:
