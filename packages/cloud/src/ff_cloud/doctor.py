@@ -1,7 +1,9 @@
-"""Looks at every part the server needs, changes nothing, and says what to do about those that are not well."""
+"""Looks at every part the server needs, leaves nothing behind, and says what to do about those that are not well."""
 
 import asyncio
 import os
+import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ff_cloud.kit.migrate import pending
@@ -59,6 +61,37 @@ async def _docker(settings: CloudSettings) -> list[Finding]:
     return [
         Finding("docker", ok=True, message=f"Engine {report.version}, API {report.api_version}"),
         Finding("image", ok=report.image_present, message=present),
+        *(await _machine(settings, image) if report.image_present else []),
+    ]
+
+
+async def _machine(settings: CloudSettings, image: str) -> list[Finding]:
+    """What this machine can do for VMs, tried in a deployment of the doctor's own, which is removed again.
+
+    What an operator left to us (``auto``) and does not work here is told, but is no failure.
+    """
+    rehearsal = f"doctor-{secrets.token_hex(4)}"
+    async with docker_engine(rehearsal, url=settings.docker_host, options=EngineOptions.of(settings)) as engine:
+        try:
+            able, open_to = await engine.abilities(image)
+        except FFError as error:
+            return [Finding("vms", ok=False, message=error.detail)]
+        finally:
+            with suppress(FFError):
+                await engine.clear()
+    if settings.vm_egress == "off":
+        open_to = "FF_VM_EGRESS asks for that."
+    connected = "the server itself" if able.direct else f"the Docker Engine, which takes longer: {able.lacks['direct']}"
+    runtime = able.runtime or f"the Docker Engine's default: {able.lacks['runtime']}"
+    return [
+        Finding("network", ok=True, message=f"VMs are connected by {connected}"),
+        Finding("runtime", ok=True, message=runtime),
+        Finding(
+            "disks", ok=True, message="limited" if able.quota else f"NOT limited, one VM can fill them: {able.lacks['quota']}"
+        ),
+        Finding(
+            "egress", ok=True, message=f"private networks are OPEN to VMs: {open_to}" if open_to else "public addresses only"
+        ),
     ]
 
 

@@ -3,9 +3,9 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import structlog
 
 from ff_cloud.vms.engine.base import Limits
 from ff_cloud.vms.engine.client import DockerClient
+from ff_cloud.vms.engine.errors import RuntimeMissing
 from ff_cloud.vms.engine.hardening import WORKSPACE_PATH, Place, trial_body
 from ff_cloud.vms.engine.options import EngineOptions
 from ff_cloud.vms.engine.reading import Refused, translate
@@ -37,13 +38,13 @@ LEFT_OVER_S = 300.0
 
 @dataclass(frozen=True)
 class Abilities:
-    """What is used here; ``lacks`` says why the rest is not, a sentence each."""
+    """What is used here; ``lacks`` says why another thing is not, by its name here."""
 
     direct: bool = False
     """VMs are connected by us."""
     runtime: str | None = None
     quota: bool = False
-    lacks: tuple[str, ...] = ()
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,12 @@ class Trial:
     folder: Path | None
 
     async def run(self) -> Abilities:
-        """Try the best, else each thing by itself. Raises ``HostFailed`` when something is a condition and does not work,
-        ``ImageMissing``.
+        """Try the best, else each thing by itself. Raises ``HostFailed`` and ``RuntimeMissing`` when something that was asked
+        for does not work, ``ImageMissing``.
         """
         best = await self._best()
+        for name, problem in best.lacks.items():
+            self._insist(name, problem)
         if await self._problem(best) is None:
             return best
         least = Abilities(runtime=self.options.runtime)
@@ -70,37 +73,43 @@ class Trial:
             "quota": replace(least, quota=best.quota),
             "runtime": replace(least, runtime=best.runtime),
         }
-        lacks = {}
+        lacks = dict(best.lacks)
         for name, able in alone.items():
-            if able != least and (problem := await self._problem(able)) is not None:
-                self._insist(name, problem)
-                lacks[name] = f"{_NAMES[name]}: {problem}"
+            if able != least and (found_out := await self._problem(able)) is not None:
+                self._insist(name, found_out)
+                lacks[name] = found_out
         found = Abilities(
             direct=best.direct and "direct" not in lacks,
             quota=best.quota and "quota" not in lacks,
             runtime=best.runtime if "runtime" not in lacks else least.runtime,
-            lacks=tuple(lacks.values()),
+            lacks=lacks,
         )
-        log.info("engine.lacks", reasons=found.lacks)
+        log.info("engine.lacks", **lacks)
         return found
 
     async def _best(self) -> Abilities:
-        runtime = self.options.runtime
+        """What may work here, as far as that can be told without a trial."""
+        options, lacks = self.options, dict[str, str]()
+        runtime = options.runtime
         if runtime is None:
             known = (await self.client.ask("GET", "info"))["Runtimes"]
             runtime = FASTEST if FASTEST in known else None
-        quota = self.folder is not None and self.options.disk_quota != "off" and not self.options.volume_options
-        direct = self.bridge is not None and self.options.networking != "docker" and self.options.network is None
-        if self.options.networking == "direct" and not direct:
-            self._insist("direct", "it needs root on the machine of the Docker Engine, and a network of our own.")
-        if self.options.disk_quota in {"on", "reserve"} and not quota:
-            self._insist("quota", "it needs root on the machine of the Docker Engine, and no FF_VM_VOLUME_OPTIONS.")
-        return Abilities(direct=direct, runtime=runtime, quota=quota)
+            if runtime is None:
+                lacks["runtime"] = f"the Docker Engine does not know {FASTEST}; scripts/bootstrap.sh docker tells it."
+        if self.folder is None or self.bridge is None:
+            lacks["direct"] = lacks["quota"] = "it needs root on the machine of the Docker Engine."
+        if options.networking == "docker" or options.network is not None:
+            lacks["direct"] = "FF_VM_NETWORKING or FF_VM_NETWORK asks for that."
+        if options.disk_quota == "off" or options.volume_options:
+            lacks["quota"] = "FF_VM_DISK_QUOTA or FF_VM_VOLUME_OPTIONS asks for that."
+        return Abilities(direct="direct" not in lacks, runtime=runtime, quota="quota" not in lacks, lacks=lacks)
 
     def _insist(self, name: str, problem: str) -> None:
-        wanted = {"direct": self.options.networking == "direct", "quota": self.options.disk_quota in {"on", "reserve"}}
-        if wanted.get(name):
-            raise HostFailed(f"{_NAMES[name]}: {problem}")
+        """Fail when the operator did not leave it to us."""
+        if name == "direct" and self.options.networking == "direct":
+            raise HostFailed(f"VMs can't be connected by the server itself, as FF_VM_NETWORKING=direct asks: {problem}")
+        if name == "quota" and self.options.disk_quota in {"on", "reserve"}:
+            raise HostFailed(f"The disks of VMs can't be limited, as FF_VM_DISK_QUOTA asks: {problem}")
 
     async def _problem(self, able: Abilities) -> str | None:
         """Why a container with these abilities does not work; null when it does."""
@@ -114,7 +123,8 @@ class Trial:
                     return "the Docker Engine does not see what is mounted here."
         except Refused as error:
             meaning = translate(error)
-            if isinstance(meaning, DockerUnreachable | ImageMissing):
+            asked_for = isinstance(meaning, RuntimeMissing) and self.options.runtime is not None
+            if asked_for or isinstance(meaning, DockerUnreachable | ImageMissing):
                 raise meaning from error
             return meaning.detail
         except (FFError, OSError) as error:
@@ -133,13 +143,6 @@ class Trial:
             yield (await self.client.ask("GET", f"containers/{container_id}/json"))["State"]["Pid"], container_id
         finally:
             await self.client.drop("DELETE", f"containers/{container_id}", params={"force": "1", "v": "1"})
-
-
-_NAMES = {
-    "direct": "VMs are connected by the Docker Engine, which takes longer",
-    "quota": "The disks of VMs have no limit",
-    "runtime": "VMs run with the Docker Engine's default runtime",
-}
 
 
 @asynccontextmanager
