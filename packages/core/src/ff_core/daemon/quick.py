@@ -8,7 +8,6 @@ compared on whatever it can think of.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -29,43 +28,33 @@ class _Unclear(Exception):
     """Somebody else shall look at it."""
 
 
-@dataclass(frozen=True, repr=False)
+# Not dataclasses: each of these takes half a millisecond to make, in which a command could begin.
 class _Secret:
-    value: str
+    def __init__(self, value: str) -> None:
+        self._value = value
 
     def get_secret_value(self) -> str:
-        return self.value
+        return self._value
 
 
-@dataclass(frozen=True)
 class _Model:
-    base_url: str | None
-    api_key: _Secret | None
+    def __init__(self, base_url: str | None, api_key: _Secret | None) -> None:
+        self.base_url, self.api_key = base_url, api_key
 
 
-@dataclass(frozen=True)
 class _Git:
-    gateway_url: str
-    token: _Secret
-    hosts: tuple[str, ...]
+    def __init__(self, gateway_url: str, token: _Secret, hosts: tuple[str, ...]) -> None:
+        self.gateway_url, self.token, self.hosts = gateway_url, token, hosts
 
 
-@dataclass(frozen=True)
 class _Binding:
-    workspace_id: WorkspaceId
-    name: str
-    model: _Model
-    git: _Git | None
-    existing: bool
+    def __init__(self, *, workspace_id: WorkspaceId, name: str, model: _Model, git: _Git | None, existing: bool) -> None:
+        self.workspace_id, self.name, self.model, self.git, self.existing = workspace_id, name, model, git, existing
 
 
-@dataclass(frozen=True)
 class _Command:
-    argv: list[str]
-    cwd: str | None
-    env: dict[str, str]
-    stdin: str | None
-    timeout_s: float
+    def __init__(self, *, argv: list[str], cwd: str | None, env: dict[str, str], stdin: str | None, timeout_s: float) -> None:
+        self.argv, self.cwd, self.env, self.stdin, self.timeout_s = argv, cwd, env, stdin, timeout_s
 
 
 def binding(body: bytes) -> plain.Binding | None:
