@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from ff_cloud.testing.engine import FakeEngine
+from ff_cloud.testing.processes import ProcessEngine
+from ff_cloud.testing.server import scratch_folder
 from ff_cloud.testing.vm_image import image_running
 from ff_cloud.testing.vm_network import vm_network
 from ff_cloud.vms.engine import Engine, Limits, Observed, VmSpec
@@ -48,12 +50,22 @@ def image() -> Iterator[str]:
 
 
 @pytest.fixture(
-    params=["fake", pytest.param("docker", marks=pytest.mark.docker), pytest.param("docker alone", marks=pytest.mark.docker)]
+    params=[
+        "fake",
+        "processes",
+        pytest.param("docker", marks=pytest.mark.docker),
+        pytest.param("docker alone", marks=pytest.mark.docker),
+    ]
 )
 async def case(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Case]:
     """With all that this machine can do, and with what the Docker Engine does alone."""
     if request.param == "fake":
         yield Case(FakeEngine("fake:1"), "fake:1")
+        return
+    if request.param == "processes":
+        processes = ProcessEngine(scratch_folder("ff-vms-"), "fake:1")
+        yield Case(processes, "fake:1")
+        processes.close()
         return
     image = request.getfixturevalue("image")
     options = EngineOptions(place=tmp_path / "place")
