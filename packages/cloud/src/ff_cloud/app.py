@@ -19,6 +19,7 @@ from ff_cloud.kit.http_document import document_problems
 from ff_cloud.kit.secrets import Secrets
 from ff_cloud.kit.telemetry import Telemetry
 from ff_cloud.mail.service import Post
+from ff_cloud.operations.run import Crash, survive
 from ff_cloud.probes.access import MetricsAccess
 from ff_cloud.probes.app import install_probes
 from ff_cloud.routes import ROUTERS
@@ -43,10 +44,12 @@ def make_app(
     image: str,
     world: World,
     telemetry: Telemetry,
+    crash: Crash = survive,
 ) -> FastAPI:
     """The application. Nothing is opened here; what is passed in must stay open while it serves.
 
-    Whoever serves it runs ``app.state.changes`` beside it, and closes ``app.state.claims`` afterwards.
+    Whoever serves it runs ``app.state.changes`` beside it, and closes ``app.state.claims`` afterwards. ``crash``: what
+    happens at the places where a request may die, for tests.
     """
     app = FastAPI(
         title="Factory Factory Cloud",
@@ -82,7 +85,7 @@ def make_app(
     app.state.orders = orders
     app.state.changes = changes
     app.state.awake = awake
-    app.state.claims = Claims(db=db, daemons=daemons, image=image, world=world, metrics=telemetry.metrics.pool)
+    app.state.claims = Claims(db=db, daemons=daemons, image=image, world=world, metrics=telemetry.metrics.pool, crash=crash)
     credentials = credentials_of(settings, db=db, secrets=secrets, world=world)
     app.state.credentials = credentials
     app.state.sessions = SessionService(

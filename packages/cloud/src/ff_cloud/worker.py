@@ -31,6 +31,8 @@ from ff_cloud.mirrors.setup import mirrors_of
 from ff_cloud.operations.census import EVERY_S as CENSUS_EVERY_S
 from ff_cloud.operations.census import Census
 from ff_cloud.operations.engine import Operations
+from ff_cloud.operations.machine import Limits
+from ff_cloud.operations.run import Crash, survive
 from ff_cloud.probes.checks import docker_check, operations_check
 from ff_cloud.settings import CloudSettings
 from ff_cloud.vms.access import Daemons
@@ -60,8 +62,12 @@ async def running_worker(
     image: str,
     world: World,
     telemetry: Telemetry,
+    limits: Limits | None = None,
+    crash: Crash = survive,
 ) -> AsyncIterator[None]:
     """A worker that works while the block runs; at its end steps get a moment to stop and leases are handed back.
+
+    ``limits`` of its operations, and what happens at the places where it may die (``crash``), are for tests.
 
     Entered when what the engine has and what the rows say were compared once, so that nothing is served from before a crash;
     an engine that is away is not waited for.
@@ -117,6 +123,8 @@ async def running_worker(
         db,
         [*fleet.kinds, *closing_kinds(db=db, workspaces=workspaces, world=world, forget=mirrors.forget_user)],
         world,
+        limits=limits,
+        crash=crash,
         on_end=fleet.ended,
         metrics=metrics.operations,
         tracing=telemetry.tracing,

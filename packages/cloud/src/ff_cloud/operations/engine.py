@@ -21,7 +21,7 @@ from ff_cloud.operations import service
 from ff_cloud.operations.lease import Lease, LeaseRepository, kinds_claimed
 from ff_cloud.operations.machine import Limits
 from ff_cloud.operations.model import Kind, Operation
-from ff_cloud.operations.run import Crash, Interrupt, Run, Tools
+from ff_cloud.operations.run import Crash, Interrupt, Run, Tools, survive
 from ff_cloud.operations.tables import CHANNEL
 from ff_core.errors import TimedOut
 from ff_core.ids import OperationId
@@ -43,7 +43,7 @@ class Operations:
         world: World,
         *,
         limits: Limits | None = None,
-        crash: Crash = lambda _place: None,
+        crash: Crash = survive,
         on_end: Callable[[Operation], None] = lambda _op: None,
         metrics: OperationMetrics | None = None,
         tracing: Tracing = UNTRACED,

@@ -36,6 +36,11 @@ log = structlog.get_logger(__name__)
 Crash = Callable[[str], None]
 """Called with the name of each place where a death would hurt (:func:`places`); tests die there, or let the step fail."""
 
+
+def survive(_place: str) -> None:
+    """What happens there in production."""
+
+
 POINTS = ("before", "after_effect", "before_commit", "after_commit")
 """Of each step, each way."""
 ENDS = ("before_commit", "after_commit")

@@ -15,6 +15,7 @@ import structlog
 from ff_cloud.kit.db import Database
 from ff_cloud.kit.metrics import Metrics, PoolMetrics
 from ff_cloud.operations.repository import SystemOperationRepository
+from ff_cloud.operations.run import Crash, survive
 from ff_cloud.vms import fleet_repository as fleet
 from ff_cloud.vms.access import Daemons, Target
 from ff_cloud.vms.model import Vm
@@ -35,13 +36,27 @@ CLAIMS_MAX = 3
 AFTER_S = 0.1
 """The operation that prepares the repository begins so long after the claim: the first command goes first."""
 BACKGROUND_MAX = 1_000
+PLACES = ("claim:before_bind", "claim:after_bind", "claim:before_serving")
+"""Where a request may die that claimed a VM."""
+PLACES_OF_DEAD = ("claim:after_giving_up", "claim:after_another")
+"""The same when that VM turns out to be dead."""
 
 
 class Claims:
     """One per API process. :meth:`settle` follows every order that was committed."""
 
-    def __init__(self, *, db: Database, daemons: Daemons, image: str, world: World, metrics: PoolMetrics | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        db: Database,
+        daemons: Daemons,
+        image: str,
+        world: World,
+        metrics: PoolMetrics | None = None,
+        crash: Crash = survive,
+    ) -> None:
         self._db = db
+        self._crash = crash
         self._daemons = daemons
         self._image = image
         self._world = world
@@ -62,7 +77,9 @@ class Claims:
         for left in reversed(range(CLAIMS_MAX)):
             try:
                 target = Target(found.workspace.id, found.workspace.name, vm, existing=False)
+                self._crash("claim:before_bind")
                 await self._daemons.bind(target, timeout_s=BIND_TIMEOUT_S)
+                self._crash("claim:after_bind")
             except FFError as error:
                 log.warning("claim.vm_is_dead", vm_id=str(vm.id), reason=str(error))
                 other = await self._another(user_id, found, vm, warm=left > 0)
@@ -92,6 +109,7 @@ class Claims:
             began = operation_id is None or not await operations.redo_from(operation_id, 0, delay_s=CLAIM_GRACE_S)
             if began or not await SystemVmRepository(tx).give_up(dead):
                 return None
+        self._crash("claim:after_giving_up")
         async with self._db.transaction(user_id) as tx:
             workspace = await WorkspaceRepository(tx).get(workspace_id, lock=True)
             if workspace is None or workspace.desired == GONE or workspace.status is not WorkspaceStatus.PROVISIONING:
@@ -102,6 +120,7 @@ class Claims:
             vm = await vms.claim(workspace_id, image=self._image, runtime=dead.runtime) if warm else None
             if vm is None:
                 vm = await vms.insert(VmId(self._world.new_id()), workspace_id, image=self._image, runtime=dead.runtime)
+        self._crash("claim:after_another")
         if operation_id is not None:
             async with self._db.system_transaction() as tx:
                 claimed = vm.status is VmStatus.CLAIMED
@@ -113,6 +132,7 @@ class Claims:
 
     async def _after_hit(self, found: Found, vm: Vm) -> None:
         await self._world.sleep(AFTER_S)
+        self._crash("claim:before_serving")
         async with self._db.system_transaction() as tx:
             await SystemVmRepository(tx).serve(vm)
             await fleet.count_claim(tx, hit=True)
