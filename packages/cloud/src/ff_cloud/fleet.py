@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from ff_cloud.kit.crypto import Sealer
 from ff_cloud.kit.db import Database
+from ff_cloud.kit.rounds import rounds
 from ff_cloud.kit.secrets import Secrets
 from ff_cloud.kit.telemetry import Telemetry
 from ff_cloud.operations.model import Kind, Operation, Status
@@ -167,6 +168,10 @@ def make_fleet(
         pulse=pulse("sweep", every_s=settings.sweep_interval_s),
     )
 
+    async def ground() -> None:
+        every_s = settings.sweep_interval_s
+        await rounds("ground", lambda: engine.prepare(image), lambda: world.sleep(every_s), pulse("ground", every_s=every_s))
+
     def ended(op: Operation) -> None:
         # What happened to a VM while something was done with it was looked past; and what was begun may be half there.
         if op.status is not Status.DONE:
@@ -188,6 +193,7 @@ def make_fleet(
         ],
         loops={
             "changes": changes.run,
+            "ground": ground,
             "capacity": capacity.run,
             "vms": census.run,
             "reconcile": reconciler.run,

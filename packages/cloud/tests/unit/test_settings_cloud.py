@@ -60,6 +60,11 @@ def test_the_model_key_falls_back_to_the_common_variable(monkeypatch, own, commo
         ("FF_MODEL_BASE_URL", "ftp://hunter2hunter2"),
         ("FF_DEPLOYMENT", "Not A Label"),
         ("FF_SIGNUP_OPEN", "perhaps"),
+        ("FF_VM_EGRESS", "sometimes"),
+        ("FF_VM_EGRESS_ALLOW", "10.1.0.0/16,hunter2hunter2"),
+        ("FF_VM_EGRESS_ALLOW", "10.1.2.3:99999"),
+        ("FF_VM_EGRESS_ALLOW", "10.1.2.3/16"),
+        ("FF_VM_RUNTIME", "/bin/sh -c hunter2hunter2"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_the_setting_and_not_the_value(monkeypatch, name, value):
@@ -70,6 +75,12 @@ def test_a_wrong_value_is_one_line_that_names_the_setting_and_not_the_value(monk
     assert "\n" not in raised.value.detail
     assert "hunter2" not in raised.value.detail
     assert raised.value.__cause__ is None
+
+
+def test_what_vms_may_reach_is_a_list(monkeypatch):
+    monkeypatch.setenv("FF_VM_EGRESS_ALLOW", " 10.1.0.0/16, 10.2.3.4:8080 ,")
+    assert load_settings().vm_egress_allow == ("10.1.0.0/16", "10.2.3.4:8080")
+    assert load_settings(vm_egress_allow=()).vm_egress_allow == ()
 
 
 def test_secrets_do_not_show(monkeypatch):
