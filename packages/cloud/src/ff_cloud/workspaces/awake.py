@@ -15,7 +15,7 @@ from ff_cloud.vms.access import Daemons, Target
 from ff_cloud.vms.changes import VmChanges
 from ff_cloud.vms.daemon_client import DaemonClient
 from ff_cloud.workspaces.errors import NotAwakeYet
-from ff_cloud.workspaces.kinds import SUSPEND, UPGRADE
+from ff_cloud.workspaces.kinds import SUSPEND, UPGRADE, WAKE
 from ff_cloud.workspaces.orders import Orders
 from ff_cloud.workspaces.service import Found, WorkspaceService
 from ff_core.contract.problem import RemoteProblem
@@ -27,6 +27,11 @@ T = TypeVar("T")
 
 TRIES_MAX = 3
 """How often a daemon may be met on its way to sleep."""
+_WORDS = {
+    WAKE: "The workspace was asleep and wakes up.",
+    SUSPEND: "The workspace is falling asleep, and is woken.",
+    UPGRADE: "The workspace's VM is being upgraded.",
+}
 
 
 class Awake:
@@ -116,12 +121,12 @@ class Awake:
                         await request_cancel(tx, str(workspace.id))
                 if active.error_code is not None and active.state.get("queue_place"):
                     return active.error_message or "It waits for room."
-                return "The workspace's VM is being upgraded." if active.kind == UPGRADE else _on_its_way(found)
+                return _WORDS.get(active.kind) or _on_its_way(found)
             if found.vm is not None and found.vm.status is VmStatus.SUSPENDED and workspace.status is WorkspaceStatus.READY:
                 await self._workspaces.require_room_to_run(tx)
                 with suppress(OperationActive):
                     await self._orders.wake(tx, workspace.id, user_id)
-                return "The workspace was asleep and wakes up."
+                return _WORDS[WAKE]
         return _on_its_way(found)
 
 
