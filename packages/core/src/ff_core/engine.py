@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 RESTORE = "restore"
 """In the private folder: where ``Checkpoints`` keeps a restore that is under way."""
+AGENTS_AFTER_S = 10.0
+"""After a workspace is ready, if no session was opened before."""
 STOP_TIMEOUT_S = 3.5
 """For agents to end when we are told to; what has not ended then dies with the container."""
 
@@ -112,7 +114,7 @@ class Engine:
         self._access = request.model
         if first and known:
             if self.workspaces.ready():
-                self._expect_agents()
+                self.expect_agents(after_s=AGENTS_AFTER_S)
             await self.sessions.resume_queues()
 
     async def restore(self, wanted: "RestoreRequest", body: AsyncIterator[bytes]) -> "Restored":
@@ -128,7 +130,7 @@ class Engine:
     async def prepare(self, workspace_id: WorkspaceId, request: "PrepareRepository") -> "Repository":
         """Make the checkout; see ``Workspaces.prepare``. Then get ready for the agent; not before, both want the processor."""
         made = await self.workspaces.prepare(workspace_id, request)
-        self._expect_agents()
+        self.expect_agents(after_s=AGENTS_AFTER_S)
         return made
 
     def last_seq(self) -> tuple[WorkspaceId | None, int]:
@@ -174,12 +176,20 @@ class Engine:
         await self.stop()
         self._store.close()
 
-    def _expect_agents(self) -> None:
-        if self._uses_claude:
+    def expect_agents(self, *, after_s: float = 0.0) -> None:
+        """Get ready for an agent: at once when one is about to be asked for, else when the first commands are through.
+
+        It takes a second of the processor, and of many workspaces that are made at once each wants its own. May be repeated.
+        """
+        if not self._uses_claude or self._claude_module is not None:
+            return
+        if after_s:
+            asyncio.get_running_loop().call_later(after_s, self.expect_agents)
+        else:
             self._import_claude()
 
     def _import_claude(self) -> asyncio.Task[ModuleType]:
-        """The room that imports the SDK, which takes a second and half our memory: in a thread, once a workspace is ready."""
+        """The room that imports the SDK, which takes a second and half our memory: in a thread."""
         if self._claude_module is None:
             load = asyncio.to_thread(importlib.import_module, "ff_core.claude.backend")
             self._claude_module = asyncio.create_task(load)

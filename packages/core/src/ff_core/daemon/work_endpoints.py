@@ -93,6 +93,7 @@ class WorkEndpoints:
         workspace_id = require_bound(self._engine)
         self._engine.workspaces.require_ready(workspace_id)
         wanted = await read(request, NewSession)
+        self._engine.expect_agents()
         with self._gate.request():
             return say(await self._engine.sessions.create(workspace_id, wanted), 201)
 
