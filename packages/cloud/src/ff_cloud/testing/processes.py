@@ -86,6 +86,7 @@ class ProcessEngine:
             folder.chmod(0o711)
         with contextlib.suppress(FileExistsError), (root / "first-uid").open("x") as file:
             file.write(str(_FIRST_UID + os.getpid() * 1000))
+            self._make_programs()
 
     # Bad things
 
@@ -260,14 +261,14 @@ class ProcessEngine:
         place = self._place(vm_id)
         uid = (place / "uid").read_text()
         environment = {
-            "PATH": os.environ["PATH"],
+            "PATH": f"{self._root / 'bin'}:{os.environ['PATH']}",
             ENV_VM_ID: str(vm_id),
             ENV_GENERATION: str(found.generation),
             ENV_TOKEN_SHA256: found.token_sha256,
             "FF_ROOT": str(self.volume(vm_id)),
             "FF_PORT": "0",
             "FF_USER_ID": uid,
-            "FF_CLAUDE": "/bin/true",
+            "FF_CLAUDE": str(self._root / "bin" / "claude"),
             **found.environment,
         }
         (place / "pid").unlink(missing_ok=True)
@@ -328,6 +329,15 @@ class ProcessEngine:
             if not self._place(vm_id).exists():
                 return
             time.sleep(0.01)
+
+    def _make_programs(self) -> None:
+        """What a machine need not have, for the probe to find."""
+        folder = self._root / "bin"
+        folder.mkdir(mode=0o755)
+        folder.chmod(0o755)
+        for name in ("node", "claude"):
+            (folder / name).write_text(f"#!/bin/sh\necho {name} of a test\n")
+            (folder / name).chmod(0o755)
 
     def _make_volume(self, vm_id: VmId) -> None:
         place = self._place(vm_id)
