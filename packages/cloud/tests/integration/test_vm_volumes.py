@@ -93,6 +93,17 @@ def test_a_volume_holds_so_much_and_no_more(volumes: Volumes, vm_id: VmId, tmp_p
     assert 48 * MIB < fill(root) < 64 * MIB
 
 
+def test_nobody_else_on_this_machine_can_look_into_it(volumes: Volumes, vm_id: VmId, tmp_path: Path):
+    root = volumes.make(vm_id, 32 * MIB)
+    (root / "secret").write_text("x")
+    (root / "secret").chmod(0o644)
+    [disk] = tmp_path.rglob("disk.ext4")
+    for path in (disk, root / "secret"):
+        argv = ["setpriv", "--reuid", "65534", "--clear-groups", "cat", path]
+        assert subprocess.run(argv, check=False, capture_output=True).returncode != 0, path
+    assert (tmp_path / "vms/volumes").stat().st_mode & 0o777 == 0o700
+
+
 def test_making_it_again_keeps_what_is_in_it(volumes: Volumes, vm_id: VmId):
     root = volumes.make(vm_id, 32 * MIB)
     (root / "note").write_text("kept")
@@ -296,6 +307,8 @@ async def test_lost_files_are_not_replaced_by_empty_ones(engine: DockerEngine, i
     await engine.stop(wanted.vm_id)
     mounts.unmount(engine.ground.folder / "volumes" / str(wanted.vm_id) / "mnt")
     (engine.ground.folder / "volumes" / str(wanted.vm_id) / "disk.ext4").unlink()
+    with pytest.raises(VolumeMissing):
+        await engine.start(wanted.vm_id)
     with pytest.raises(VolumeMissing):
         await engine.ensure(replace(wanted, generation=2, volume="existing"))
     renewed = await engine.ensure(replace(wanted, generation=2))

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from ff_cloud.vms.engine import ContainerSeen, Endpoint, EngineEvent
-from ff_cloud.vms.engine.errors import EngineFailed, NoCapacity, RuntimeMissing
+from ff_cloud.vms.engine.errors import EngineFailed, NoCapacity, RuntimeMissing, VolumeMissing
 from ff_cloud.vms.engine.reading import Refused, bridge_of, container_seen, endpoint_of, event_of, gateway_of, translate, vm_id_of
 from ff_cloud.vms.errors import DockerUnreachable, ImageMissing
 from ff_cloud.vms.host.network import Bridge
@@ -65,6 +65,7 @@ def test_where_a_container_is():
         (404, "No such container: x", EngineFailed),
         (500, "mkdir /var/lib/docker/overlay2/x: no space left on device", NoCapacity),
         (500, "fork/exec runc: cannot allocate memory", NoCapacity),
+        (500, "error while mounting volume 'x': failed to mount local volume: mount y: no such file or directory", VolumeMissing),
         (403, "could not find an available, non-overlapping IPv4 address pool among the defaults", NoCapacity),
         (400, "Unknown runtime specified runsc", RuntimeMissing),
     ],

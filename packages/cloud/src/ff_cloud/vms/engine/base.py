@@ -155,8 +155,9 @@ class Engine(Protocol):
         Calls with the same ``vm_id`` and ``generation`` give the same container, however many race. One of a lower
         generation is replaced over the same volume. The endpoint may need a moment until it answers: poll its health.
         Takes half a second to a minute. Raises ``StaleFence`` when the VM belongs to a newer operation or generation
-        (stop), ``NoCapacity`` (try later), ``ImageMissing``, ``RuntimeMissing`` and, when ``spec.volume`` is "existing",
-        ``VolumeMissing`` (do not retry). What a failed or killed call leaves, ``remove`` removes and ``observe_all`` shows.
+        (stop), ``NoCapacity`` and ``HostFailed`` (try later), ``EgressUnavailable``, ``ImageMissing``, ``RuntimeMissing`` and,
+        when ``spec.volume`` is "existing", ``VolumeMissing`` (do not retry). What a failed or killed call leaves, ``remove``
+        removes and ``observe_all`` shows.
         """
         ...
 
@@ -173,7 +174,9 @@ class Engine(Protocol):
         ...
 
     async def start(self, vm_id: VmId) -> Endpoint:
-        """Start a stopped VM, or say where the running one is. Raises ``ContainerMissing``, ``NoCapacity``."""
+        """Start a stopped VM, or say where the running one is. Raises ``ContainerMissing``, ``VolumeMissing``,
+        ``NoCapacity``.
+        """
         ...
 
     async def update_limits(self, vm_id: VmId, limits: Limits) -> None:

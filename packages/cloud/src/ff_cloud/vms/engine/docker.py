@@ -393,22 +393,19 @@ class DockerEngine:
 
     async def _delete_container(self, container_id: str) -> None:
         """Remove it; returns when it is gone, whoever removed it."""
-        while await self._inspect_id(container_id) is not None:
-            try:
-                await self._client.drop("DELETE", f"containers/{container_id}", params={"force": "1", "v": "1"})
-            except Refused as exc:
-                if exc.status != 409:
-                    raise
-                await asyncio.sleep(RETRY_S)  # its removal is in progress
+        await self._delete(f"containers/{container_id}", {"force": "1", "v": "1"})
 
     async def _delete_volume(self, name: str) -> None:
+        await self._delete(f"volumes/{name}", {})
+
+    async def _delete(self, path: str, params: Mapping[str, str]) -> None:
         while True:
             try:
-                await self._client.drop("DELETE", f"volumes/{name}")
+                await self._client.drop("DELETE", path, params=params)
             except Refused as exc:
                 if exc.status != 409:
                     raise
-                await asyncio.sleep(RETRY_S)  # still in use by a container that is just going
+                await asyncio.sleep(RETRY_S)  # its removal is in progress, or a container that uses it is just going
             else:
                 return
 

@@ -26,7 +26,7 @@ from ff_cloud.vms.host import firewall, resolving
 from ff_cloud.vms.host.crash import Crash
 from ff_cloud.vms.host.egress import Allowed, Egress
 from ff_cloud.vms.host.errors import EgressUnavailable, HostFailed
-from ff_cloud.vms.host.network import Bridge, default_mtu
+from ff_cloud.vms.host.network import Bridge, default_mtu, is_here
 from ff_cloud.vms.host.volumes import Volumes
 from ff_core.ids import VmId
 
@@ -156,6 +156,8 @@ class Ground:
                     log.info("egress.applied", bridge=wanted.bridge)
                 self._rules, self.egress_problem = (gateway, now), None
         except HostFailed as error:
+            if self.egress_problem != error.detail:
+                log.warning("egress.open", reason=error.detail)
             self._rules, self.egress_problem = None, error.detail
             if self.options.egress == "on":
                 raise EgressUnavailable from error
@@ -165,7 +167,7 @@ class Ground:
         if not self.on_host:
             raise HostFailed("VMs can be kept from private networks only with root on the machine of the Docker Engine.")
         bridge = (await self.network()).bridge
-        if bridge is None:
+        if bridge is None or not await asyncio.to_thread(is_here, bridge):
             raise HostFailed("VMs can't be kept from private networks: their Docker network is not a bridge of this machine.")
         allowed = (*self.options.egress_allow, *await self._gateway(bridge))
         _, resolvers = resolving.resolv_conf()

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from uuid import UUID
 
 from ff_cloud.vms.engine.base import ContainerSeen, ContainerState, Endpoint, EngineEvent, ImageSeen
-from ff_cloud.vms.engine.errors import EngineFailed, NoCapacity, RuntimeMissing
+from ff_cloud.vms.engine.errors import EngineFailed, NoCapacity, RuntimeMissing, VolumeMissing
 from ff_cloud.vms.engine.hardening import LABEL_FENCE, LABEL_GENERATION, LABEL_VM
 from ff_cloud.vms.errors import DockerUnreachable, ImageMissing
 from ff_cloud.vms.host.network import Bridge
@@ -52,12 +52,14 @@ def translate(error: Refused) -> FFError:
     """What a refusal of the Docker Engine means to us."""
     if error.status == UNREACHABLE_STATUS:
         return DockerUnreachable()
+    low = " ".join(error.message.split()).lower()
     message = " ".join(error.message.split())[:MESSAGE_CHARS_MAX]
-    low = message.lower()
     if error.status == 404 and "no such image" in low:
         return ImageMissing()
     if "unknown runtime" in low:
         return RuntimeMissing(f"{message}. Install it and tell the Docker Engine of it, or correct FF_VM_RUNTIME.")
+    if "failed to mount local volume" in low and "no such file" in low:
+        return VolumeMissing()
     if any(sign in low for sign in FULL):
         return NoCapacity(f"The machine that runs VMs is full ({message}). Delete workspaces, or ask its operator for more room.")
     return EngineFailed(f"The Docker Engine refused: {message}. If it stays so, run `ff-cloud doctor` on the server.")

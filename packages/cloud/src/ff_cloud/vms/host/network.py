@@ -72,6 +72,13 @@ def attach(bridge: Bridge, container_id: str, pid: int, *, crash: Crash = no_cra
         raise HostFailed(f"The VM could not be connected to its network ({error.strerror}). Try again.") from error
 
 
+def is_here(bridge: Bridge) -> bool:
+    """Whether the bridge is one of this machine, which then has the gateway's address on it."""
+    with Netlink() as here:
+        link = here.link(bridge.name)
+        return link is not None and any(address.ip == bridge.gateway for address in here.addresses(link.index))
+
+
 def addresses(bridge: Bridge) -> dict[str, IPv4Address]:
     """Where each connected container is, by its id."""
     with Netlink() as here:

@@ -126,13 +126,15 @@ class Volumes:
         return self._volumes / str(vm_id)
 
     def _lock(self, vm_id: VmId) -> AbstractContextManager[None]:
-        self._volumes.mkdir(parents=True, exist_ok=True, mode=0o711)
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        self._volumes.mkdir(exist_ok=True, mode=0o700)
         return locked(self._volumes / f"{vm_id}.lock")
 
     def _make_disk(self, place: Path, size_bytes: int) -> None:
         size = max(_rounded(size_bytes), BYTES_MIN)
         template = self._template(size)
-        (place / _MOUNT).mkdir(parents=True, exist_ok=True, mode=0o700)
+        place.mkdir(exist_ok=True, mode=0o700)
+        (place / _MOUNT).mkdir(exist_ok=True, mode=0o700)
         self._crash("volume:folder")
         new = place / _NEW
         new.unlink(missing_ok=True)
@@ -188,7 +190,6 @@ class Volumes:
         template = self._folder / f"template-{size}.ext4"
         if template.exists():
             return template
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o711)
         with locked(self._folder / f"template-{size}.lock"):
             if not template.exists():
                 new = template.with_suffix(".new")
