@@ -1,7 +1,9 @@
 """What is tried at the start, what follows from it, and what the doctor says of it."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from ff_cloud.vms.engine.docker import docker_engine
 from ff_cloud.vms.engine.errors import RuntimeMissing
 from ff_cloud.vms.engine.options import EngineOptions
 from ff_cloud.vms.errors import ImageMissing
-from ff_cloud.vms.host.errors import HostFailed
+from ff_cloud.vms.host.errors import EgressUnavailable, HostFailed
 from ff_cloud.vms.image import LATEST
 from ff_core.ids import VmId
 from ff_core.world import SystemWorld
@@ -95,6 +97,60 @@ async def test_without_the_image_nothing_is_decided(network: VmNetwork, options:
         with pytest.raises(ImageMissing):
             await engine.prepare("ff-no-such-image:1")
         await engine.prepare(image)
+
+
+@asynccontextmanager
+async def docker_over_tcp() -> AsyncIterator[str]:
+    """The Docker Engine of this machine as one elsewhere is reached."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError), closing(writer):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_unix_connection("/var/run/docker.sock")
+        for way in (pipe(reader, there_writer), pipe(there_reader, writer)):
+            task = asyncio.create_task(way)
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    server = await asyncio.start_server(meet, "127.0.0.1", 0)
+    try:
+        yield f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.skipif(not Path("/var/run/docker.sock").exists(), reason="the Docker Engine is elsewhere already")
+async def test_an_engine_elsewhere_does_what_it_can_alone(network: VmNetwork, options: EngineOptions, image: str):
+    limits = Limits(128 << 20, 0.5, 64, 64 << 20)
+    wanted = VmSpec(VmId(SystemWorld().new_id()), 1, 1, image, limits, "0" * 64)
+    async with docker_over_tcp() as url, docker_engine(network.deployment, url=url, options=options) as engine:
+        able, problem = await engine.abilities(image)
+        assert (able.direct, able.quota) == (False, False)
+        assert {"direct", "quota"} <= set(able.lacks)
+        assert "root on the machine of the Docker Engine" in problem
+        end = await engine.ensure(wanted)
+        [seen] = await engine.observe_all()
+        assert (seen.volume, seen.container.address) == (True, end.address)
+        await engine.isolation(wanted.vm_id)
+        room = await engine.capacity()
+        assert (room.memory_available_bytes, room.disk_free_bytes, room.pids, room.disk_quota) == (None, None, None, False)
+        assert room.memory_total_bytes > 0
+        await engine.remove(wanted.vm_id)
+        assert not options.place.exists()
+    strict = replace(options, egress="on")
+    async with docker_over_tcp() as url, docker_engine(network.deployment, url=url, options=strict) as engine:
+        with pytest.raises(EgressUnavailable):
+            await engine.ensure(wanted)
 
 
 def mounted_below(place: Path) -> list[str]:
