@@ -15,13 +15,13 @@ from ff_cloud.events.stream import EventStreams
 from ff_cloud.kit.caller import Caller, caller
 from ff_cloud.kit.http import Db
 from ff_cloud.kit.metrics import EventMetrics
+from ff_cloud.kit.streaming import Stream
 from ff_cloud.workspaces.endpoints import Workspaces
 from ff_core.contract.account import Scope
 from ff_core.contract.events import Event, sse_frame
 from ff_core.contract.page import PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, Page
 from ff_core.contract.usage import TurnView
 from ff_core.ids import UserId, WorkspaceId
-from ff_core.streaming import Stream
 
 router = APIRouter(prefix="/v1/workspaces", tags=["events"])
 

@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from ff_cloud.kit.caller import Caller, caller
 from ff_cloud.kit.http import Db
 from ff_cloud.kit.idempotency import Answer, IdempotencyKey, fingerprint_of, once
+from ff_cloud.kit.streaming import Stream
 from ff_cloud.operations.endpoints import view_of
 from ff_cloud.operations.repository import OperationRepository
 from ff_cloud.vms.access import Daemons, Target
@@ -29,7 +30,6 @@ from ff_core.contract.problem import code_of
 from ff_core.contract.workspace import NewWorkspace, WorkspaceView
 from ff_core.errors import FFError, NotFound
 from ff_core.ids import UserId, WorkspaceId
-from ff_core.streaming import Stream
 
 router = APIRouter(prefix="/v1/workspaces", tags=["workspaces"])
 
