@@ -97,6 +97,8 @@ def test_locks_name_no_host_and_hash_every_package(name: str) -> None:
 def test_what_makes_the_image_names_no_host() -> None:
     files = [*(ROOT / "images").rglob("*"), *(ROOT / "scripts").glob("*.sh")]
     naming = [
-        path.name for path in files if path.is_file() and not path.name.endswith("lock.sh") and "://" in path.read_text(encoding="utf-8")
+        path.name
+        for path in files
+        if path.is_file() and not path.name.endswith("lock.sh") and "://" in path.read_text(encoding="utf-8")
     ]
     assert naming == []
