@@ -383,7 +383,8 @@ class ProcessEngine:
             pid = int((self._place(vm_id) / "pid").read_text())
             process = Path("/proc") / str(pid)
             state = process.joinpath("stat").read_text(errors="replace").rpartition(")")[2].split()[0]
-            mine = self._command[-1].encode() in process.joinpath("cmdline").read_bytes()
+            words = process.joinpath("cmdline").read_bytes()
+            mine = not words or self._command[-1].encode() in words  # there are none while it becomes what it runs
         except (OSError, ValueError, IndexError):
             return None
         return pid if state not in "ZX" and mine else None

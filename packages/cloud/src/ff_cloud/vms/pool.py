@@ -34,8 +34,9 @@ def target(rules: PoolRules, demand: Sequence[Demand]) -> int:
 
 
 def keep(*, wanted: int, warm: int, leaving: int, waiting: int) -> int:
-    """How many of the warm VMs to keep: whoever waits for room gets that of one of them, unless so many go already."""
-    return max(0, min(wanted, warm - max(0, waiting - leaving)))
+    """How many warm VMs to keep: whoever waits for room gets that of one of them, unless so many go already."""
+    given_up = max(0, waiting - leaving)
+    return max(0, min(wanted, warm - given_up)) if given_up else wanted
 
 
 def refill(rules: PoolRules, *, wanted: int, warm: int, warming: int, cold: int, room: int, since_claim_s: float | None) -> int:

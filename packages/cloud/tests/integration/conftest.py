@@ -1,0 +1,38 @@
+"""Clouds of a test's own."""
+
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_user import User
+from here import Enter, Here
+from sqlalchemy import text
+
+from ff_cloud.kit.db import Database
+from ff_cloud.testing.cloud import whole_cloud
+from ff_cloud.testing.server import scratch_folder
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """One that other users may pass through."""
+    place = scratch_folder("ff-here-")
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture
+def here(db: Database, folder: Path) -> Enter:
+    """Enter it with settings; ``workers`` may be 0."""
+
+    @asynccontextmanager
+    async def enter(**settings: Any) -> AsyncIterator[Here]:
+        async with whole_cloud(db, folder, **settings) as (cloud, engine, url), User.sign_up(url) as user:
+            async with db.system_transaction() as tx:
+                await tx.execute(text("update users set plan = 'team' where email = :email"), {"email": user.email})
+            yield Here(cloud, engine, url, user)
+
+    return enter
