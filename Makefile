@@ -30,8 +30,9 @@ test: ## run all tests, with real PostgreSQL, git, Docker and Claude CLI
 	echo "test: pytest in $(WORKERS) processes"
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile $(TESTS)
 
-soak: ## ask the API for 8 minutes what its OpenAPI document allows and what it does not
-	scripts/bootstrap.sh env
+soak: ## 1,000 workspaces come and go while things are killed, and nothing is left; then the API for 8 minutes; about 25 in all
+	scripts/bootstrap.sh env docker image
+	$(BIN)/python tests/soak/soak.py --rounds 1000 --faults
 	FF_SOAK_S=480 $(BIN)/pytest -q packages/cloud/tests/api
 
 lint: ## style, types, import contracts, and the checks in scripts/
