@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
@@ -19,6 +20,7 @@ from ff_cloud.vms.engine.errors import RuntimeMissing
 from ff_cloud.vms.engine.options import EngineOptions
 from ff_cloud.vms.errors import ImageMissing
 from ff_cloud.vms.host.errors import EgressUnavailable, HostFailed
+from ff_cloud.vms.host.volumes import Volumes
 from ff_cloud.vms.image import LATEST
 from ff_core.ids import VmId
 from ff_core.world import SystemWorld
@@ -163,6 +165,25 @@ async def test_a_trial_leaves_nothing(network: VmNetwork, options: EngineOptions
         assert await engine.observe_all() == []
         assert not list(options.place.rglob("trial-*"))
         assert mounted_below(options.place) == []
+
+
+@AS_ROOT
+async def test_a_trial_removes_what_another_left_that_was_killed(network: VmNetwork, options: EngineOptions, image: str):
+    labels = ["--label", f"ff.deployment={network.deployment}", "--label", "ff.trial=1"]
+    argv = ["docker", "run", "--detach", *labels, image]
+    left = await asyncio.to_thread(subprocess.run, argv, check=True, capture_output=True, text=True, timeout=60)
+    disk = Volumes(options.place / network.deployment / "trial-0123")
+    await asyncio.to_thread(disk.make, VmId(SystemWorld().new_id()), 16 << 20)
+    async with (
+        docker_engine(network.deployment, options=options) as one,
+        docker_engine(network.deployment, options=options) as two,
+    ):
+        found = await asyncio.gather(one.abilities(image), two.abilities(image))
+        assert all(able.direct and able.quota for able, _ in found), "those that race do not disturb each other"
+    argv = ["docker", "ps", "-aq", "--no-trunc", "--filter", f"label=ff.deployment={network.deployment}"]
+    shown = await asyncio.to_thread(subprocess.run, argv, check=True, capture_output=True, text=True, timeout=60)
+    assert left.stdout.strip() not in shown.stdout
+    assert mounted_below(options.place) == []
 
 
 async def findings(settings: CloudSettings) -> dict[str, Finding]:

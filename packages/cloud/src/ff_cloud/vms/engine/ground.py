@@ -84,6 +84,7 @@ class Ground:
                 net = await self.network()
                 self._able = await Trial(
                     client=self._client,
+                    deployment=self.deployment,
                     options=self.options,
                     image=image,
                     place=lambda able: self._place(able, net, {}),

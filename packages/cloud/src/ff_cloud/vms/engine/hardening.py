@@ -126,9 +126,10 @@ def container_body(spec: VmSpec, place: Place) -> dict[str, Any]:
 
 
 def trial_body(image: str, limits: Limits, place: Place, mounts: list[dict[str, Any]]) -> dict[str, Any]:
-    """A container with the same walls that does nothing, to see whether this machine can make such."""
+    """A container with the same walls that does nothing, to see whether this machine can make such. It ends by itself."""
     body = walls(image, limits, place, runtime=None, hosts={})
-    body |= {"Cmd": ["sleep", "60"], "Labels": {LABEL_DEPLOYMENT: place.deployment, LABEL_TRIAL: "1"}}
+    body |= {"Cmd": ["sleep", "30"], "Labels": {LABEL_DEPLOYMENT: place.deployment, LABEL_TRIAL: "1"}}
+    body["HostConfig"]["AutoRemove"] = True
     body["HostConfig"]["Mounts"] += mounts
     return body
 

@@ -2,24 +2,25 @@
 
 import asyncio
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from ff_cloud.vms.engine.base import Limits
-from ff_cloud.vms.engine.client import DockerClient
+from ff_cloud.vms.engine.client import DockerClient, filters
 from ff_cloud.vms.engine.errors import RuntimeMissing
-from ff_cloud.vms.engine.hardening import WORKSPACE_PATH, Place, trial_body
+from ff_cloud.vms.engine.hardening import LABEL_DEPLOYMENT, LABEL_TRIAL, WORKSPACE_PATH, Place, trial_body
 from ff_cloud.vms.engine.options import EngineOptions
 from ff_cloud.vms.engine.reading import Refused, translate
 from ff_cloud.vms.errors import DockerUnreachable, ImageMissing
 from ff_cloud.vms.host import network
 from ff_cloud.vms.host.errors import HostFailed
+from ff_cloud.vms.host.locks import locked_aside
 from ff_cloud.vms.host.network import Bridge
 from ff_cloud.vms.host.volumes import BYTES_MIN, Volumes
 from ff_core.errors import FFError
@@ -33,7 +34,6 @@ FASTEST = "crun"
 LIMITS = Limits(memory_bytes=64 << 20, cpus=1.0, pids=32)
 ANSWER_S = 5.0
 SILENT_PORT = 9
-LEFT_OVER_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Trial:
     """``bridge`` and ``folder`` are null where the Docker Engine's machine is not ours to change."""
 
     client: DockerClient
+    deployment: str
     options: EngineOptions
     image: str
     place: Callable[[Abilities], Place]
@@ -59,6 +60,27 @@ class Trial:
     folder: Path | None
 
     async def run(self) -> Abilities:
+        """One trial at a time on this machine: so what is there of another is that of a process which died.
+
+        See :meth:`_run`.
+        """
+        if self.folder is None:
+            return await self._run()
+        try:
+            await asyncio.to_thread(self.folder.mkdir, parents=True, exist_ok=True)
+        except OSError:
+            return await replace(self, folder=None).run()
+        async with locked_aside(self.folder / "trial.lock"):
+            for old in await self._left_over():
+                await self.client.drop("DELETE", f"containers/{old['Id']}", params={"force": "1", "v": "1"})
+            await asyncio.to_thread(_sweep, self.folder)
+            return await self._run()
+
+    async def _left_over(self) -> list[dict[str, Any]]:
+        ask = filters(label=[f"{LABEL_DEPLOYMENT}={self.deployment}", LABEL_TRIAL]) | {"all": "1"}
+        return list(await self.client.ask("GET", "containers/json", params=ask))
+
+    async def _run(self) -> Abilities:
         """Try the best, else each thing by itself. Raises ``HostFailed`` and ``RuntimeMissing`` when something that was asked
         for does not work, ``ImageMissing``.
         """
@@ -97,7 +119,7 @@ class Trial:
             if runtime is None:
                 lacks["runtime"] = f"the Docker Engine does not know {FASTEST}; scripts/bootstrap.sh docker tells it."
         if self.folder is None or self.bridge is None:
-            lacks["direct"] = lacks["quota"] = "it needs root on the machine of the Docker Engine."
+            lacks["direct"] = lacks["quota"] = "it needs root on the machine of the Docker Engine, and FF_VM_DIR there."
         if options.networking == "docker" or options.network is not None:
             lacks["direct"] = "FF_VM_NETWORKING or FF_VM_NETWORK asks for that."
         if options.disk_quota == "off" or options.volume_options:
@@ -147,7 +169,6 @@ class Trial:
 
 @asynccontextmanager
 async def _volume(folder: Path) -> AsyncIterator[Path]:
-    await asyncio.to_thread(_sweep, folder)
     volumes = Volumes(folder / f"trial-{secrets.token_hex(4)}")
     try:
         yield await asyncio.to_thread(volumes.make, VmId(SystemWorld().new_id()), BYTES_MIN)
@@ -156,9 +177,8 @@ async def _volume(folder: Path) -> AsyncIterator[Path]:
 
 
 def _sweep(folder: Path) -> None:
-    for old in folder.glob("trial-*"):
-        if time.time() - old.stat().st_mtime > LEFT_OVER_S:  # noqa: TID251  (compared with the clock of the file system)
-            Volumes(old).clear()
+    for old in folder.glob("trial-*/"):
+        Volumes(old).clear()
 
 
 def _same_disk(one: Path, other: Path) -> bool:

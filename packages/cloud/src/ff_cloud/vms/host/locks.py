@@ -1,10 +1,11 @@
 """Locks between the processes of one machine, by name; the kernel lets go of those of a process that died."""
 
+import asyncio
 import fcntl
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from ff_cloud.vms.host.errors import HostFailed
@@ -29,6 +30,23 @@ def locked(path: Path, *, wait_s: float = WAIT_S_MAX) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)  # before it is let go: who waits for it finds that it is no longer the one
         os.close(handle)
+
+
+@asynccontextmanager
+async def locked_aside(path: Path) -> AsyncIterator[None]:
+    """The same for coroutines: waited for in a thread."""
+    lock = locked(path)
+    entering = asyncio.ensure_future(asyncio.to_thread(lock.__enter__))
+    try:
+        await asyncio.shield(entering)
+    except asyncio.CancelledError:
+        # The thread goes on waiting; what it gets then is given back.
+        entering.add_done_callback(lambda done: done.exception() or lock.__exit__(None, None, None))
+        raise
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)
 
 
 def _attempt(path: Path) -> int | None:
