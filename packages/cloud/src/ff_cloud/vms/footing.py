@@ -55,5 +55,9 @@ class Footing:
 
     async def require(self, vm: AnyVm) -> None:
         """Raise ``StartOver`` when the container has ended."""
-        if not runs(vm, await self._engine.observe(vm.id)):
+        if not await self.stands(vm):
             raise StartOver(CONTAINER, "vm_stopped", "The workspace's VM stopped while it was being prepared. Try again.")
+
+    async def stands(self, vm: AnyVm) -> bool:
+        """Whether the container runs, answering or not."""
+        return runs(vm, await self._engine.observe(vm.id))

@@ -95,7 +95,7 @@ def kinds(
             name=names.SUSPEND,
             steps=[
                 RestDaemon(db, daemons, world, idle_s=outside.idle_s),
-                SaveState(db, outside.save, "stop"),
+                SaveState(db, footing, outside.save, "stop"),
                 journal,
                 StopContainer(db, engine, world),
             ],
@@ -107,13 +107,13 @@ def kinds(
             name=names.UPGRADE,
             steps=[
                 RestDaemon(db, daemons, world, idle_s=outside.upgrade_idle_s),
-                SaveState(db, outside.save, "stop"),
+                SaveState(db, footing, outside.save, "stop"),
                 journal,
                 *again,
             ],
             on_settled=settler.upgraded,
         ),
-        Kind(name=names.CHECKPOINT, steps=[SaveState(db, outside.save, "timer")], on_settled=settler.rested),
+        Kind(name=names.CHECKPOINT, steps=[SaveState(db, footing, outside.save, "timer")], on_settled=settler.rested),
         Kind(
             name=names.TERMINATE,
             steps=[RemoveVm(db, engine), ForgetState(db, outside.forget)],

@@ -102,17 +102,22 @@ class SaveState(WorkspaceStep):
     name = "save"
     timeout_s = SAVE_TIMEOUT_S
 
-    def __init__(self, db: Database, save: Save, reason: CheckpointReason) -> None:
+    def __init__(self, db: Database, footing: Footing, save: Save, reason: CheckpointReason) -> None:
         super().__init__(db)
+        self._footing = footing
         self._save = save
         self._reason = reason
 
     async def do(self, op: Operation) -> Effects:
-        """See :class:`Step`."""
+        """See :class:`Step`. A container that has ended ends the operation: only when that is over can it be started again."""
         target = await self._target(op)
         if target.vm.status is VmStatus.RUNNING:
             try:
                 await self._save(target, op.input.get("reason", self._reason))
+            except VmUnreachable as error:
+                if await self._footing.stands(target.vm):
+                    raise
+                raise Fatal("vm_stopped", "The workspace's VM stopped before its state was stored. Try again.") from error
             except RemoteProblem as error:
                 # Too much to be stored, or no room to prepare it: trying again does not help, and the volume is still there.
                 if error.problem.code not in UNSAVEABLE:
