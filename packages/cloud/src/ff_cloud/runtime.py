@@ -20,6 +20,8 @@ from ff_cloud.kit.secrets import Secrets, master_secret
 from ff_cloud.kit.telemetry import Telemetry
 from ff_cloud.kit.tenancy import require_safe_roles
 from ff_cloud.kit.tracing import open_tracing
+from ff_cloud.operations.machine import Limits
+from ff_cloud.operations.run import Crash, survive
 from ff_cloud.probes.access import MetricsAccess
 from ff_cloud.probes.app import make_probes
 from ff_cloud.probes.checks import database_check, gateway_check, loops_check
@@ -136,8 +138,11 @@ async def open_parts(settings: CloudSettings, world: World, say: Say) -> AsyncIt
 
 
 @asynccontextmanager
-async def worker_of(parts: Parts, say: Say) -> AsyncIterator[None]:
-    """Run a worker for the length of the block. A Docker Engine that is away is told, and waited for."""
+async def worker_of(parts: Parts, say: Say, *, limits: Limits | None = None, crash: Crash = survive) -> AsyncIterator[None]:
+    """Run a worker for the length of the block. A Docker Engine that is away is told, and waited for.
+
+    ``limits`` and ``crash``: see :func:`running_worker`.
+    """
     settings = parts.settings
     image = image_of(settings)
     async with docker_engine(
@@ -161,13 +166,18 @@ async def worker_of(parts: Parts, say: Say) -> AsyncIterator[None]:
             image=image,
             world=parts.world,
             telemetry=parts.telemetry,
+            limits=limits,
+            crash=crash,
         ):
             yield
 
 
 @asynccontextmanager
-async def api_of(parts: Parts) -> AsyncIterator[str]:
-    """Serve the API for the length of the block; yields its address. Raises :class:`PortTaken`."""
+async def api_of(parts: Parts, *, crash: Crash = survive) -> AsyncIterator[str]:
+    """Serve the API for the length of the block; yields its address. Raises :class:`PortTaken`.
+
+    ``crash``: see :func:`make_app`.
+    """
     settings = parts.settings
     app = make_app(
         settings=settings,
@@ -177,6 +187,7 @@ async def api_of(parts: Parts) -> AsyncIterator[str]:
         image=image_of(settings),
         world=parts.world,
         telemetry=parts.telemetry,
+        crash=crash,
     )
     listener = listen(settings.host, settings.port, "FF_PORT")
     heartbeats = parts.telemetry.heartbeats
