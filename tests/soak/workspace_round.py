@@ -20,6 +20,7 @@ STEP_TIMEOUT_S = 180.0
 REQUEST_TIMEOUT_S = 60.0
 RETRY_S = 0.25
 SLEEP_IN = 10
+READY_IN = 2
 TOKEN_RENEW_S = 240.0
 _AGAIN = frozenset({401, 408, 409, 425, 429, 500, 502, 503, 504})
 
@@ -71,6 +72,9 @@ class Lane:
         path = f"/v1/workspaces/{created['id']}"
         try:
             await self._says(path, ["echo", str(number)], number)
+            if chance.randrange(READY_IN) == 0:  # the others are deleted in the middle of being prepared
+                await self._until(path, lambda seen: seen["status"] == "READY", "READY")
+                await self._says(path, ["echo", str(number)], number)
             if chance.randrange(SLEEP_IN) == 0:
                 await self._sleep_and_wake(path, number)
         except FailedHonestly as failed:
