@@ -139,7 +139,9 @@ async def removed(engine: DockerEngine, spec: VmSpec) -> None:
     await engine.remove(spec.vm_id)
     assert await engine.observe_all() == []
     assert await engine.observe(spec.vm_id) == Observed(spec.vm_id, None, volume=False)
-    assert left(engine, spec) == []
+    async with asyncio.timeout(10):
+        while left(engine, spec):  # the kernel gives a loop device back a little after its last mount
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize(("mode", "at"), places(ENSURE, ENSURE_HERE))

@@ -6,6 +6,7 @@ A loop device made here is given back by the kernel with its last mount, so nobo
 import ctypes
 import fcntl
 import os
+import re
 import struct
 import time
 from errno import EBUSY, EINVAL, ENOENT
@@ -71,6 +72,14 @@ def unmount(target: Path) -> None:
         if code != EBUSY:
             raise OSError(code, os.strerror(code))
         time.sleep(BUSY_WAIT_S)
+
+
+def unmount_below(folder: Path) -> None:
+    """Let go of everything that is mounted in a folder, the innermost first."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    targets = [Path(re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), line.split()[1])) for line in lines]
+    for target in sorted((one for one in targets if one.is_relative_to(folder)), key=lambda one: len(one.parts), reverse=True):
+        unmount(target)
 
 
 def attached(image: Path) -> Path | None:

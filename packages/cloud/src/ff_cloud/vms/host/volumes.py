@@ -116,6 +116,8 @@ class Volumes:
         """Remove all of them and the folder itself."""
         for vm_id in self.all():
             self.remove(vm_id)
+        with _translated():
+            mounts.unmount_below(self._folder)  # such as a trial's that was killed: nothing is removed through a mount
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
