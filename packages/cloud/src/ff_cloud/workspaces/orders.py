@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from ff_cloud.kit.db import Database, SystemTx, Tx
-from ff_cloud.operations.repository import SystemOperationRepository
+from ff_cloud.operations.errors import OperationActive
+from ff_cloud.operations.repository import OperationRepository, SystemOperationRepository
 from ff_cloud.operations.service import start
 from ff_cloud.vms.access import Target
 from ff_cloud.vms.model import Vm
@@ -37,9 +38,18 @@ class Orders:
     async def suspend(
         self, tx: Tx | SystemTx, workspace_id: WorkspaceId, user_id: UserId, *, idle_s: float | None = None, force: bool = False
     ) -> OperationId:
-        """Put its VM to sleep, if nothing goes on in it. ``force``: in any case, what runs is interrupted."""
+        """Put its VM to sleep, if nothing goes on in it. ``force``: in any case, what runs is interrupted.
+
+        Repeated while that is under way it is the same operation, unless only now ``force`` is asked for.
+        """
         more: dict[str, Any] = {} if idle_s is None else {"idle_s": idle_s}
-        return await self._start(tx, SUSPEND, workspace_id, user_id, {**more, "force": force})
+        try:
+            return await self._start(tx, SUSPEND, workspace_id, user_id, {**more, "force": force})
+        except OperationActive:
+            active = await OperationRepository(tx).active(str(workspace_id))
+            if active is None or active.kind != SUSPEND or active.cancel_requested or (force and not active.input.get("force")):
+                raise
+            return active.id
 
     async def wake(self, tx: Tx | SystemTx, workspace_id: WorkspaceId, user_id: UserId) -> OperationId:
         """Have its VM run again."""
