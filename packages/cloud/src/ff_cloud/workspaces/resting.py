@@ -21,7 +21,7 @@ from ff_cloud.vms.model import Desired, Vm
 from ff_cloud.vms.plan import FAILURES_MAX
 from ff_cloud.vms.repository import SystemVmRepository
 from ff_cloud.vms.specs import Specs
-from ff_cloud.workspaces.kinds import PASSING
+from ff_cloud.workspaces.kinds import PASSING, UPGRADE
 from ff_cloud.workspaces.steps import CONTAINER_TIMEOUT_S, DaemonStep, WorkspaceStep, key
 from ff_core.contract.daemon import Rest
 from ff_core.contract.problem import RemoteProblem
@@ -206,12 +206,17 @@ class RenewContainer(WorkspaceStep):
         self._specs = specs
 
     async def do(self, op: Operation) -> Effects:
-        """See :class:`Step`. A container that runs and whose daemon is silent is not taken up again either."""
+        """See :class:`Step`. A container that runs and whose daemon is silent is not taken up again either.
+
+        An upgrade that another worker ordered, to an image that is not this one's, ends: its container would stay, and rest.
+        """
         vm = (await self._target(op)).vm
         if vm.image not in {None, self._specs.image} and vm.refused_image != self._specs.image:
             return self._to(vm, self._specs.image, state={"image_before": vm.image})
         if vm.health_failures >= FAILURES_MAX:
             return self._to(vm, vm.image, state={})
+        if op.kind == UPGRADE and "image_before" not in op.state:
+            raise Fatal("up_to_date", "The workspace's VM has the present image already, or one that works where that did not.")
         return Effects()
 
     async def undo(self, op: Operation) -> Effects:
