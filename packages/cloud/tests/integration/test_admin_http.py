@@ -9,6 +9,7 @@ from sqlalchemy import text
 from ff_cloud.admin.endpoints import router
 from ff_cloud.admin.service import Admin
 from ff_cloud.testing.accounts import accounts_app
+from ff_cloud.vms.pool import PoolRules
 from ff_core.testing.world import FakeWorld
 
 PASSWORD = "tangerine lamp over the river"
@@ -30,7 +31,8 @@ def world():
 @pytest.fixture
 async def http(db, world):
     app = accounts_app(db, world, routers=(router,))
-    app.state.admin = Admin(db=db, recovery=app.state.recovery, world=world)
+    pool = PoolRules(vms_min=2, vms_max=2, at_once_max=1)
+    app.state.admin = Admin(db=db, recovery=app.state.recovery, pool=pool, image="i", world=world)
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://cloud") as client:
         yield client
 
@@ -160,7 +162,9 @@ async def test_what_an_administrator_does_is_in_both_logs(http):
 
 async def test_the_pool_is_counted_by_status(http, db):
     root = await sign_up(http, "root")
-    assert (await http.get("/v1/admin/pool", headers=root)).json() == {"vms": {}}
+    empty = {"vms": {}, "target": 2, "warm": 0, "warming": 0, "hits": 0, "misses": 0, "hit_rate": None}
+    empty |= {"oldest_age_s": None, "draining": False, "waiting": 0}
+    assert (await http.get("/v1/admin/pool", headers=root)).json() == empty
     user_id = await id_of(http, root)
     async with db.system_transaction() as tx:
         for n, status in enumerate(("RUNNING", "RUNNING", "CREATING")):
@@ -180,4 +184,4 @@ async def test_the_pool_is_counted_by_status(http, db):
                 ),
                 values,
             )
-    assert (await http.get("/v1/admin/pool", headers=root)).json() == {"vms": {"CREATING": 1, "RUNNING": 2}}
+    assert (await http.get("/v1/admin/pool", headers=root)).json() == empty | {"vms": {"CREATING": 1, "RUNNING": 2}}

@@ -182,11 +182,11 @@ async def test_deleting_an_account_leaves_no_row_container_or_volume_and_frees_t
 @pytest.mark.parametrize(
     "place",
     [
-        "workspaces:do:before",
-        "workspaces:do:before_commit",
-        "account:do:before_commit",
-        "account:do:after_commit",
-        "settle:before_commit",
+        "close_account:workspaces:do:before",
+        "close_account:workspaces:do:before_commit",
+        "close_account:account:do:before_commit",
+        "close_account:account:do:after_commit",
+        "close_account:settle:before_commit",
     ],
 )
 async def test_a_worker_that_dies_on_the_way_is_made_up_for(house, place):
@@ -218,7 +218,7 @@ async def test_a_workspace_that_was_ordered_meanwhile_goes_too(house):
 
         def crash(where):
             # Between the first step and the second a request that began earlier comes through.
-            if where == "workspaces:do:after_commit" and not made.is_set():
+            if where == "close_account:workspaces:do:after_commit" and not made.is_set():
                 made.set()
                 late.append(loop.create_task(house.order(user_id, "late")))
 
