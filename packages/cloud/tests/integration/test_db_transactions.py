@@ -3,10 +3,13 @@
 import asyncio
 import time
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from itertools import product
 from uuid import UUID
 
 import pytest
 from psycopg import ProgrammingError
+from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
 from sqlalchemy import bindparam, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -105,6 +108,34 @@ async def test_a_statement_made_ready_takes_values_by_name(db: Database) -> None
         ready(select(operations.c.id).where(operations.c.key.in_(["a", "b"])))
 
 
+async def test_one_statement_may_be_a_transaction_of_its_own(postgres: PostgresForTests) -> None:
+    who = """
+        select current_user as role, current_setting('app.user_id', true) as user_id, current_setting('lock_timeout') as lock,
+               %(id)s as id, %(at)s as at, %(words)s::text[] as words, txid_current() as number
+    """
+    add = "insert into operations (id, kind, key) values (%(id)s, 'k', %(key)s) returning key"
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+    values = {"id": USER, "at": moment, "words": ["it's", '"', "\\", "%", "%(id)s", "ü"]}
+    async with postgres.database(pool_max=1) as db:
+        (first,) = await db.ask(who, values)
+        (second,) = await db.ask(who, values)
+        assert first[:6] == ("ff_system", "", "5s", USER, moment, values["words"])
+        assert first.number != second.number
+        assert await db.ask(add, {"id": WORLD.new_id(), "key": "x"}) == [("x",)]
+        with pytest.raises(UniqueViolation):
+            await db.ask(add, {"id": WORLD.new_id(), "key": "x"})
+        assert await db.ask("select key from operations where key = any(%(keys)s)", {"keys": ["x", "y"]}) == [("x",)]
+        assert await db.ask("update operations set kind = %(kind)s where key = 'y' returning key", {"kind": "z"}) == []
+        async with db.login_connection() as connection:
+            assert (await connection.execute(WHO)).one() == ("ff", "", "0")
+        async with db.transaction(USER) as tx:
+            assert (await tx.execute(WHO)).one() == ("ff_app", str(USER), "15s")
+        assert db.connections_in_use == 0
+    async with Database(db.url, statement_timeout_s=0.1) as hasty:
+        with pytest.raises(DatabaseUnavailable):  # the database is gone
+            await hasty.ask("select %(n)s as n", {"n": 1})
+
+
 async def test_a_statement_that_takes_too_long_is_cut(postgres: PostgresForTests, db: Database) -> None:
     async with Database(db.url, statement_timeout_s=0.1, lock_timeout_s=0.1) as hasty:
         with pytest.raises(DatabaseUnavailable, match="took too long"):
@@ -113,6 +144,8 @@ async def test_a_statement_that_takes_too_long_is_cut(postgres: PostgresForTests
         with pytest.raises(DatabaseUnavailable, match="took too long"):
             async with hasty.system_transaction() as tx:
                 await tx.fetch("select pg_sleep(%(s)s)", {"s": 5})
+        with pytest.raises(DatabaseUnavailable, match="took too long"):
+            await hasty.ask("select pg_sleep(%(s)s)", {"s": 5})
         lock = text("lock table operations in share row exclusive mode")
         async with db.system_transaction() as holder:
             await holder.execute(lock)
@@ -140,14 +173,20 @@ async def test_a_database_that_is_not_there(tmp_path) -> None:
 
 
 async def test_connections_that_died_in_the_pool_are_replaced(postgres: PostgresForTests, db: Database) -> None:
-    for many in (1, 3, db.connections_max):
+    async def ask() -> None:
+        assert await db.ask("select %(n)s + 1 as n", {"n": 1}) == [(2,)]
+
+    async def open_one() -> None:
+        async with db.transaction(USER) as tx:
+            assert await tx.scalar(text("select 1")) == 1
+
+    for many, then in product((1, 3, db.connections_max), (ask, open_one)):
         async with AsyncExitStack() as stack:
             for _ in range(many):
                 await stack.enter_async_context(db.system_transaction())
         async with Database(postgres.admin_url(db.url)) as admin, admin.login_connection() as connection:
             await connection.execute(text("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'ff'"))
-        async with db.transaction(USER) as tx:
-            assert await tx.scalar(text("select 1")) == 1
+        await then()
 
 
 async def test_cancelled_and_mixed_requests_never_meet(db: Database) -> None:
@@ -194,6 +233,7 @@ async def test_wherever_a_request_is_cancelled_no_transaction_stays_open(postgre
     ):
 
         async def request() -> None:
+            await small.ask("select pg_sleep(%(s)s)", {"s": 0.001})
             async with small.system_transaction() as tx:
                 await tx.fetch(insert + " on conflict do nothing returning id", {"id": WORLD.new_id()})
                 await tx.execute(text("select 1"))

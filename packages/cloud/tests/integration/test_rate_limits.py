@@ -8,6 +8,7 @@ from uuid import UUID
 import httpx2
 import pytest
 from fastapi.routing import APIRoute, iter_route_contexts
+from psycopg.errors import InsufficientPrivilege
 
 from ff_cloud.kit.caller import count_open_route, has_caller
 from ff_cloud.kit.db import Database
@@ -105,6 +106,39 @@ async def test_requests_at_once_are_counted_one_by_one(db: Database) -> None:
         assert statuses == {200: 20, 401: 4, 429: 56}  # sign-up was the fifth without a credential
 
 
+async def test_who_is_refused_for_his_address_does_not_count_for_his_account(db: Database) -> None:
+    world = FakeWorld()
+    async with whole_app(db, world, rate_read=2, rate_auth=0) as app, client_of(app) as http:
+        people = [await bearer(http, f"user{number}@example.com") for number in range(6)]
+
+        async def ask(who: dict[str, str]) -> list[int]:
+            return [(await http.get("/v1/me", headers=who)).status_code for _ in range(2)]
+
+        assert [await ask(who) for who in people] == [[200, 200]] * 5 + [[429, 429]]
+        world.advance(12)  # enough for two of the address, not for one of an account
+        assert await ask(people[0]) == [429, 429]
+        assert await ask(people[5]) == [200, 200]
+
+
+async def test_a_gate_that_opens_while_it_is_looked_at_lets_through(db: Database) -> None:
+    class JustOpened(RouteLimits):
+        async def count(self, *_: object) -> None:
+            self.asked = True
+
+    async with whole_app(db, FakeWorld(), rate_read=1, rate_auth=0) as app, client_of(app) as http:
+        limits = JustOpened(db, FakeWorld(), dict.fromkeys(RouteClass, 1))
+        app.state.authenticator._limits = limits
+        headers = await bearer(http, "ann@example.com")
+        assert [(await http.get("/v1/me", headers=headers)).status_code for _ in range(2)] == [200, 200]
+        assert limits.asked
+
+
+async def test_counting_is_the_systems_alone(db: Database) -> None:
+    async with db.transaction(ANN) as tx:
+        with pytest.raises(InsufficientPrivilege):
+            await tx.fetch("select rate_limits_take(now(), '{a}', '{1s}', '{1s}')", {})
+
+
 async def test_no_route_is_without_a_limit(db: Database) -> None:
     """By construction: what has a caller counts in it, all else in the dependency of the whole app."""
     async with whole_app(db, FakeWorld()) as app:
@@ -143,6 +177,11 @@ async def test_other_origins_get_no_leave_to_read_and_https_is_kept(db: Database
             assert answer.headers["strict-transport-security"].startswith("max-age=31536000")
     async with whole_app(db, FakeWorld()) as app, client_of(app) as http:
         assert "strict-transport-security" not in (await http.get("/healthz")).headers
+
+
+async def bearer(http: httpx2.AsyncClient, email: str) -> dict[str, str]:
+    answer = await http.post("/v1/auth/signup", json={"email": email, "password": PASSWORD})
+    return {"Authorization": f"Bearer {answer.json()['access_token']}"}
 
 
 def client_of(app) -> httpx2.AsyncClient:

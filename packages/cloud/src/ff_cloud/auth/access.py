@@ -8,9 +8,10 @@ from ff_cloud.auth.signing import TokenKeys
 from ff_cloud.errors import NotLoggedIn
 from ff_cloud.kit.caller import Caller, Via
 from ff_cloud.kit.db import Database, SystemTx
-from ff_cloud.kit.limits import RouteClass, RouteLimits
+from ff_cloud.kit.limits import GateClosed, RouteClass, RouteLimits
 from ff_cloud.kit.origin import Origin
 from ff_cloud.users import service as users
+from ff_cloud.users.errors import AccountDisabled
 from ff_core.contract.account import Scope
 from ff_core.ids import UserId
 from ff_core.world import World
@@ -34,13 +35,23 @@ class Access:
     async def _by_token(self, credential: str, kind: RouteClass, origin: Origin) -> Caller:
         now = self._world.now()
         claims = await self._keys.verify(credential, now)
-        async with self._db.system_transaction() as tx:
-            grant = await session_repository.use(tx, claims.session_id, claims.user_id, now)
-            if grant is None:
-                raise NotLoggedIn
-            scopes = await _granted(tx, grant.user_id, grant.scopes)
-            await self._limits.count(tx, kind, origin, grant.user_id)
-        return Caller(grant.user_id, scopes, Via.SESSION, grant.id)
+        user_id, session_id = claims.user_id, claims.session_id
+        try:
+            gates = self._limits.gates(kind, origin, user_id)
+            session = await session_repository.admit(self._db, session_id, user_id, gates, now)
+        except GateClosed:
+            async with self._db.system_transaction() as tx:
+                await self._limits.count(tx, kind, origin, user_id)
+            # It has opened meanwhile, and is counted.
+            session = await session_repository.admit(self._db, session_id, user_id, (), now)
+        if session is None:
+            raise NotLoggedIn
+        if not session.enabled:
+            raise AccountDisabled
+        if session.stale:
+            async with self._db.system_transaction() as tx:
+                await session_repository.touch(tx, session_id, now)
+        return Caller(user_id, granted(session.scopes, is_admin=session.is_admin), Via.SESSION, session_id)
 
     async def _by_key(self, credential: str, kind: RouteClass, origin: Origin) -> Caller:
         now = self._world.now()

@@ -1,14 +1,17 @@
 """SQL of sessions and their refresh tokens, the sole writer of their tables."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from sqlalchemy import ColumnElement, Row, delete, insert, literal, select, update
 
 from ff_cloud.auth.tables import refresh_tokens, sessions
-from ff_cloud.kit.db import SystemTx, Transaction, Tx
+from ff_cloud.kit.db import Database, SystemTx, Transaction, Tx
+from ff_cloud.kit.limits import GATE_CLOSED, Gate, GateClosed, values_of
 from ff_core.contract.account import Scope
 from ff_core.ids import UserId
 
@@ -18,10 +21,10 @@ IDLE_LIFE = timedelta(days=14)
 _TOUCH_EVERY = timedelta(minutes=1)
 _UNREVOKED = sessions.c.revoked_at.is_(None)
 _GRANT = (sessions.c.id, sessions.c.user_id, sessions.c.scopes, sessions.c.expires_at)
-_USE = """
-    select id, user_id, scopes, expires_at, last_used_at from auth_sessions
-    where id = %(session_id)s and user_id = %(user_id)s
-      and revoked_at is null and expires_at > %(now)s and last_used_at > %(idle_since)s
+_ADMIT = """
+    select * from auth_sessions_admit(
+        %(session_id)s, %(user_id)s, %(now)s, %(idle_since)s, %(keys)s, %(every)s::interval[], %(slack)s::interval[]
+    )
 """
 
 
@@ -33,6 +36,18 @@ class Grant:
     user_id: UserId
     scopes: frozenset[Scope] | None
     expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A session that goes on, and its account, as a request meets them."""
+
+    scopes: frozenset[Scope] | None
+    is_admin: bool
+    enabled: bool
+    """The account may act."""
+    stale: bool
+    """It should be noted that the session is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +70,30 @@ async def add(tx: SystemTx, grant: Grant, *, client_id: str, user_agent: str, pl
     await tx.execute(insert(sessions).values(**values, **about, created_at=now, last_used_at=now))
 
 
-async def use(tx: SystemTx, session_id: UUID, user_id: UserId, now: datetime) -> Grant | None:
-    """This session of this user, if it goes on; notes that it was used."""
-    values = {"session_id": session_id, "user_id": user_id, "now": now, "idle_since": now - IDLE_LIFE}
-    rows = await tx.fetch(_USE, values)
+async def admit(db: Database, session_id: UUID, user_id: UserId, gates: Sequence[Gate], now: datetime) -> Admitted | None:
+    """This session of this user, if it goes on, and what is known of its account; counts at ``gates`` when that may act.
+
+    One round trip, which is its own transaction (migration 0011). Raises :class:`GateClosed`, and then counts nowhere.
+    """
+    values = {"session_id": session_id, "user_id": user_id, "now": now, "idle_since": now - IDLE_LIFE, **values_of(gates)}
+    try:
+        rows = await db.ask(_ADMIT, values)
+    except psycopg.DatabaseError as error:
+        if error.sqlstate != GATE_CLOSED:
+            raise
+        raise GateClosed from error
     if not rows:
         return None
-    row = rows[0]
+    (row,) = rows
     # Once a minute at most: otherwise every request would write, and wait for the one before it.
-    if row.last_used_at <= now - _TOUCH_EVERY:
-        stale = sessions.c.last_used_at <= now - _TOUCH_EVERY
-        await tx.execute(update(sessions).where(sessions.c.id == session_id, stale).values(last_used_at=now))
-    return _grant(row)
+    stale = row.last_used_at <= now - _TOUCH_EVERY
+    return Admitted(_known(row.scopes), is_admin=row.is_admin, enabled=row.enabled, stale=stale)
+
+
+async def touch(tx: SystemTx, session_id: UUID, now: datetime) -> None:
+    """Note that a session is used, unless somebody else has just done so."""
+    stale = sessions.c.last_used_at <= now - _TOUCH_EVERY
+    await tx.execute(update(sessions).where(sessions.c.id == session_id, stale).values(last_used_at=now))
 
 
 async def narrow(tx: SystemTx, session_id: UUID, scopes: frozenset[Scope]) -> None:
@@ -165,7 +192,10 @@ def _stored(scopes: frozenset[Scope] | None) -> list[str] | None:
     return None if scopes is None else sorted(scopes)
 
 
-def _grant(row: Row[Any] | Any) -> Grant:
+def _known(stored: list[str] | None) -> frozenset[Scope] | None:
     # A scope that a newer server wrote and this one does not know grants nothing here.
-    scopes = None if row.scopes is None else frozenset(Scope(scope) for scope in row.scopes if scope in set(Scope))
-    return Grant(row.id, UserId(row.user_id), scopes, row.expires_at)
+    return None if stored is None else frozenset(Scope(scope) for scope in stored if scope in set(Scope))
+
+
+def _grant(row: Row[Any]) -> Grant:
+    return Grant(row.id, UserId(row.user_id), _known(row.scopes), row.expires_at)

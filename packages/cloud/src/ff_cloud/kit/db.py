@@ -12,10 +12,10 @@ every request runs go past SQLAlchemy (:meth:`Transaction.fetch`).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, LiteralString, Self
+from typing import Any, LiteralString, Self, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -29,6 +29,8 @@ from ff_cloud.kit.db_pool import Pool, Pooled
 from ff_cloud.kit.errors import DatabaseUnavailable
 from ff_cloud.kit.tenancy import APP_ROLE, SYSTEM_ROLE
 from ff_core.ids import UserId
+
+T = TypeVar("T")
 
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
@@ -180,6 +182,27 @@ class Database:
         async with self._open(SYSTEM_ROLE, "") as pooled:
             yield SystemTx(pooled)
 
+    async def ask(self, statement: LiteralString, values: Mapping[str, Any]) -> list[Any]:
+        """The rows of one statement that is a system transaction of its own, all of it in one round trip; it may happen twice.
+
+        For what every request begins with. The driver writes ``values`` into it: nothing that came from outside as text.
+        Raises :class:`DatabaseUnavailable`, and what psycopg raises; then it had no effect.
+        """
+
+        async def whole(pooled: Pooled) -> list[Any]:
+            words = psycopg.AsyncClientCursor(pooled.driver).mogrify(statement, values)
+            cursor = pooled.driver.cursor(row_factory=namedtuple_row)
+            await cursor.execute(b"%b; %b; commit" % (self._opening(SYSTEM_ROLE, ""), words.encode()), prepare=False)
+            await cursor.set_result(-2)
+            return await cursor.fetchall()
+
+        try:
+            pooled, rows = await self._on_live_connection(whole)
+            await self._pool.give_back(pooled)
+        except _FAULTS as error:
+            raise DatabaseUnavailable(_sentence(error)) from error
+        return rows
+
     @asynccontextmanager
     async def login_connection(self) -> AsyncIterator[AsyncConnection]:
         """A connection as the bare login, for checks at start. Raises like :meth:`transaction`."""
@@ -200,9 +223,9 @@ class Database:
 
     @asynccontextmanager
     async def _open(self, role: str, user_id: str) -> AsyncIterator[Pooled]:
-        opening = _OPEN.format(role=sql.Identifier(role), user_id=sql.Literal(user_id), **self._limits).as_bytes()
+        opening = self._opening(role, user_id)
         try:
-            pooled = await self._begin(opening)
+            pooled, _ = await self._on_live_connection(lambda pooled: pooled.driver.execute(opening, prepare=False))
             try:
                 yield pooled
                 await pooled.commit()
@@ -224,13 +247,16 @@ class Database:
         connection.prepared_max = PREPARED_MAX
         return connection
 
-    async def _begin(self, opening: bytes) -> Pooled:
+    def _opening(self, role: str, user_id: str) -> bytes:
+        return _OPEN.format(role=sql.Identifier(role), user_id=sql.Literal(user_id), **self._limits).as_bytes()
+
+    async def _on_live_connection(self, act: Callable[[Pooled], Awaitable[T]]) -> tuple[Pooled, T]:
         # A pooled connection may have died, say in a restart of the database, and others with it: each that has is dropped, at
         # the latest the one after them is new.
         for retry in range(self.connections_max, -1, -1):
             pooled = await self._pool.take()
             try:
-                await pooled.driver.execute(opening)
+                return pooled, await act(pooled)
             except psycopg.OperationalError:
                 if not pooled.dead or retry == 0:
                     await self._pool.give_back(pooled)
@@ -239,8 +265,6 @@ class Database:
             except BaseException:
                 await self._pool.give_back(pooled)
                 raise
-            else:
-                return pooled
         raise AssertionError  # the last one raised or returned
 
 

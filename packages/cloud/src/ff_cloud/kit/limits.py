@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from ff_cloud.errors import TooManyRequests
 from ff_cloud.kit.db import Database, SystemTx
@@ -19,24 +20,10 @@ from ff_core.world import World
 ADDRESS_SHARE = 5
 """How many accounts' worth of requests one address may send: an office behind one address works, a flood does not."""
 
-# Everybody locks rows in the same order, so that no two wait for each other. Rows whose time has passed say nothing: each
-# count writes a few rows and removes more, so the table stays small.
-_TAKE = """
-    with swept as (
-        delete from rate_limits where key in (
-            select key from rate_limits where tat < %(now)s and key <> all(%(keys)s)
-            order by tat limit 10 for update skip locked
-        )
-    ), asked as (
-        select * from unnest(%(keys)s::text[], %(every)s::interval[], %(slack)s::interval[])
-        as each (key, every, slack) order by key
-    )
-    insert into rate_limits as r (key, tat) select key, %(now)s::timestamptz + every from asked
-    on conflict (key) do update
-    set tat = greatest(r.tat, %(now)s) + (select every from asked where asked.key = excluded.key)
-    where greatest(r.tat, %(now)s) - %(now)s <= (select slack from asked where asked.key = excluded.key)
-    returning key
-"""
+GATE_CLOSED = "P0429"
+"""The SQLSTATE of a function of ours that counts at gates and met a closed one. It counted at none."""
+
+_TAKE = "select unnest(rate_limits_take(%(now)s, %(keys)s, %(every)s::interval[], %(slack)s::interval[])) as key"
 _WAIT = "select tat - %(now)s::timestamptz - %(slack)s as wait from rate_limits where key = %(key)s"
 _FORGET = "delete from rate_limits where key = %(key)s returning key"
 
@@ -68,19 +55,22 @@ class Gate:
         return timedelta(seconds=(self.limit.burst - 1) * self.limit.every_s)
 
 
+def values_of(gates: Sequence[Gate]) -> dict[str, Any]:
+    """``keys``, ``every`` and ``slack`` as ``rate_limits_take`` has them (migration 0011)."""
+    return {
+        "keys": [gate.key for gate in gates],
+        "every": [timedelta(seconds=gate.limit.every_s) for gate in gates],
+        "slack": [gate.slack for gate in gates],
+    }
+
+
 async def take(tx: SystemTx, gates: Sequence[Gate], now: datetime) -> float | None:
     """Count once at each gate. None when all are open; else in how many seconds the first closed one opens.
 
     The caller then leaves the transaction with an error, so that it counts at none.
     """
     ordered = sorted(gates, key=lambda gate: gate.key)
-    values = {
-        "now": now,
-        "keys": [gate.key for gate in ordered],
-        "every": [timedelta(seconds=gate.limit.every_s) for gate in ordered],
-        "slack": [gate.slack for gate in ordered],
-    }
-    passed = {row.key for row in await tx.fetch(_TAKE, values)}
+    passed = {row.key for row in await tx.fetch(_TAKE, {"now": now, **values_of(ordered)})}
     closed = next((gate for gate in ordered if gate.key not in passed), None)
     if closed is None:
         return None
@@ -105,6 +95,10 @@ class RouteClass(StrEnum):
     """Opening a stream; how long it lasts does not count."""
 
 
+class GateClosed(Exception):
+    """Nothing was counted; :meth:`RouteLimits.count` says for how long. Nobody but the caller is told."""
+
+
 class TooOften(TooManyRequests):
     """Too many requests of this kind; wait as long as the header Retry-After says."""
 
@@ -126,6 +120,18 @@ class RouteLimits:
         self._world = world
         self._per_minute = per_minute
 
+    def gates(self, kind: RouteClass, origin: Origin, user_id: UserId | None) -> list[Gate]:
+        """Where a request of ``user_id``, or of nobody known, from ``origin`` counts; nowhere when there is no limit."""
+        rate = self._per_minute[kind]
+        if rate == 0:
+            return []
+        if user_id is None:
+            return [_limit(f"{kind}-address", rate).of(origin.network)]
+        return [
+            _limit(f"{kind}-account", rate).of(str(user_id)),
+            _limit(f"{kind}-address", rate * ADDRESS_SHARE).of(origin.network),
+        ]
+
     async def count_unknown(self, origin: Origin) -> None:
         """Count a request without a good credential, in a transaction of its own. Raises :class:`TooOften`."""
         if self._per_minute[RouteClass.AUTH] == 0:
@@ -138,20 +144,11 @@ class RouteLimits:
 
         Raises :class:`TooOften`; ``tx`` is then left with it, so that the request does not count.
         """
-        rate = self._per_minute[kind]
-        if rate == 0:
-            return
-        if user_id is None:
-            gates = [_limit(f"{kind}-address", rate).of(origin.network)]
-        else:
-            gates = [
-                _limit(f"{kind}-account", rate).of(str(user_id)),
-                _limit(f"{kind}-address", rate * ADDRESS_SHARE).of(origin.network),
-            ]
-        wait_s = await take(tx, gates, self._world.now())
+        gates = self.gates(kind, origin, user_id)
+        wait_s = await take(tx, gates, self._world.now()) if gates else None
         if wait_s is not None:
             whose = "from your address" if user_id is None else "by your account or from your address"
-            sentence = f"Too many requests of the class `{kind}` {whose}, more than {rate} a minute"
+            sentence = f"Too many requests of the class `{kind}` {whose}, more than {self._per_minute[kind]} a minute"
             raise TooOften(f"{sentence}; wait {max(1, round(wait_s))} s.", retry_after_s=wait_s)
 
 
