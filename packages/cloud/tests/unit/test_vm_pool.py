@@ -74,21 +74,24 @@ def test_when_the_next_ones_are_begun(facts: dict, more: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "warm", "leaving", "waiting", "kept"),
+    ("wanted", "warm", "leaving", "waiting", "room", "kept"),
     [
-        (4, 4, 0, 0, 4),
-        (4, 6, 0, 0, 4),
-        (4, 2, 0, 0, 4),  # another one may be ready by the time they are counted out
-        (2, 0, 0, 3, 0),
-        (4, 4, 0, 1, 3),
-        (4, 3, 1, 1, 4),  # one goes already: the next look gives up no other
-        (4, 4, 0, 9, 0),
-        (4, 2, 2, 3, 1),
-        (4, 2, 5, 3, 4),
+        (4, 4, 0, 0, 0, 4),
+        (4, 6, 0, 0, 0, 4),
+        (4, 2, 0, 0, 0, 4),  # another one may be ready by the time they are counted out
+        (2, 0, 0, 3, 0, 0),
+        (4, 4, 0, 1, 0, 3),
+        (4, 3, 1, 1, 0, 4),  # one goes already: the next look gives up no other
+        (4, 3, 0, 1, 1, 4),  # it has gone
+        (4, 4, 0, 9, 0, 0),
+        (4, 2, 2, 3, 0, 1),
+        (4, 2, 5, 3, 0, 4),
     ],
 )
-def test_whoever_waits_for_room_comes_before_the_pool(wanted: int, warm: int, leaving: int, waiting: int, kept: int) -> None:
-    assert keep(wanted=wanted, warm=warm, leaving=leaving, waiting=waiting) == kept
+def test_whoever_waits_for_room_comes_before_the_pool(
+    wanted: int, warm: int, leaving: int, waiting: int, room: int, kept: int
+) -> None:
+    assert keep(wanted=wanted, warm=warm, leaving=leaving, waiting=waiting, room=room) == kept
 
 
 counts = st.integers(0, 30)

@@ -14,7 +14,6 @@ from ff_cloud.vms.repository import SystemVmRepository
 from ff_core.ids import VmId
 from ff_core.world import World
 
-# Who is let in is counted, so only one is let in at a time.
 _ALONE = text("select pg_advisory_xact_lock(hashtext('ff-cloud: admission'))")
 
 
@@ -62,12 +61,17 @@ class CapacityWatch:
         self._on_measured(capacity, found)
 
 
+async def alone(tx: SystemTx) -> None:
+    """Until ``tx`` ends nobody else lets VMs in, so that what is counted stays true."""
+    await tx.execute(_ALONE)
+
+
 async def admit(tx: SystemTx, vm_id: VmId, *, ahead: int) -> str | None:
     """Let a VM in, so that it counts against the machine from now on; None, or the reason why it has to wait.
 
     ``ahead`` of it so many others wait, who would come first. One that is in already stays in: may be repeated.
     """
-    await tx.execute(_ALONE)
+    await alone(tx)
     vms = SystemVmRepository(tx)
     vm = await vms.find(vm_id)
     if vm is None or vm.admitted_at is not None:

@@ -33,9 +33,9 @@ def target(rules: PoolRules, demand: Sequence[Demand]) -> int:
     return max(rules.vms_min, min(rules.vms_max, busiest))
 
 
-def keep(*, wanted: int, warm: int, leaving: int, waiting: int) -> int:
-    """How many warm VMs to keep: whoever waits for room gets that of one of them, unless so many go already."""
-    given_up = max(0, waiting - leaving)
+def keep(*, wanted: int, warm: int, leaving: int, waiting: int, room: int) -> int:
+    """How many warm VMs to keep: whoever waits for room gets that of one of them, unless there is some, or is about to be."""
+    given_up = max(0, waiting - leaving - room)
     return max(0, min(wanted, warm - given_up)) if given_up else wanted
 
 

@@ -11,6 +11,7 @@ from ff_cloud.kit.rounds import rounds
 from ff_cloud.operations.errors import OperationActive
 from ff_cloud.operations.service import start
 from ff_cloud.vms import fleet_repository as fleet
+from ff_cloud.vms.capacity import alone
 from ff_cloud.vms.changes import VmChanges
 from ff_cloud.vms.pool import PoolRules, keep, refill, target
 from ff_cloud.vms.repository import PoolCounts, SystemVmRepository
@@ -20,6 +21,8 @@ from ff_core.world import World
 
 LOOK_EVERY_S = 5.0
 RETRY_S = 1.0
+FULL_S = 0.5
+"""While the machine is full and warm VMs hold a part of it: who begins to wait for room is seen so soon."""
 WARM_DEADLINE_S = 300.0
 # Workers that look at the same time would each make what is missing.
 _ALONE = text("select pg_try_advisory_xact_lock(hashtext('ff-cloud: pool'))")
@@ -66,7 +69,9 @@ class Refill:
             counts = await vms.pool_counts(self._image, None)
             wanted = await self.wanted(tx)
             waiting = await self._waiting(tx)
-            kept = keep(wanted=wanted, warm=counts.warm, leaving=counts.leaving, waiting=waiting)
+            await alone(tx)
+            room = await self._room(tx, vms)
+            kept = keep(wanted=wanted, warm=counts.warm, leaving=counts.leaving, waiting=waiting, room=room)
             for vm in await vms.surplus(kept, self._image, None):
                 with suppress(OperationActive):  # then the reconciler does
                     await discard(tx, vm, self._world)
@@ -79,13 +84,15 @@ class Refill:
                 warm=counts.warm,
                 warming=counts.warming,
                 cold=counts.cold,
-                room=0 if waiting else await self._room(tx, vms),
+                room=0 if waiting else room,
                 since_claim_s=since_claim_s,
             )
             for _ in range(more):
                 await self._order(tx, vms)
-        if counts.warm + counts.warming + more < wanted and since_claim_s is not None:
-            self._wait_s = max(self._rules.quiet_s - since_claim_s, self._rules.quiet_s / 2)
+        if room == 0 and counts.warm:
+            self._wait_s = FULL_S
+        if since_claim_s is not None and since_claim_s < self._rules.quiet_s:
+            self._wait_s = self._rules.quiet_s - max(since_claim_s, 0.0)
 
     async def wanted(self, tx: SystemTx) -> int:
         """How many warm VMs there should be now."""

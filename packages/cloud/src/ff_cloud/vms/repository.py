@@ -218,8 +218,8 @@ class SystemVmRepository:
         return [_any(row) for row in rows.mappings()]
 
     async def count_admitted(self) -> int:
-        """How many VMs hold a part of the machine."""
-        held = vms.c.admitted_at.is_not(None) & vms.c.status.in_(HOLDING)
+        """How many VMs hold a part of the machine, or are about to: also one that sleeps and was let in."""
+        held = vms.c.admitted_at.is_not(None) & vms.c.status.in_((*HOLDING, VmStatus.SUSPENDED))
         return int(await self._tx.scalar(select(func.count()).select_from(vms).where(held)) or 0)
 
     async def admit(self, vm_id: VmId) -> None:
