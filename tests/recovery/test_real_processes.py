@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ class Whole:
     def kill(self, what: str, workspace: WorkspaceView) -> None:
         name = f"ff-{self.settings['FF_DEPLOYMENT']}-{workspace.vm.id}"
         # Either may have ended by itself, when it is stopping.
-        with suppress(Exception):
+        with suppress(subprocess.CalledProcessError):
             docker("kill", name) if what == "container" else docker("exec", name, "pkill", "-KILL", "-f", "ff-daemon")
 
 
@@ -146,6 +147,7 @@ async def test_what_serves_a_workspace_dies_during_a_turn_a_suspend_and_a_wake(w
         whole.kill(what, workspace)
         turns = await heard.until(lambda h: [turn for turn in h.of("turn.finished") if queued.id in turn.message_ids])
         assert turns[0].outcome == "done"
+        assert [turn.outcome != "done" for turn in heard.of("turn.finished")] == [True, False]
         assert [event.seq for event in heard.events] == list(range(1, len(heard.events) + 1))
     await whole.settled()
 
