@@ -99,16 +99,19 @@ class Awake:
 
     async def call(self, user_id: UserId, workspace_id: WorkspaceId, act: Callable[[DaemonClient], Awaitable[T]]) -> T:
         """Ask the daemon of a READY workspace. Raises like :meth:`target`, and what the daemon refuses."""
-        for left in reversed(range(TRIES_MAX)):
-            target = await self.target(user_id, workspace_id)
+        return await self.ask(user_id, await self.target(user_id, workspace_id), act)
+
+    async def ask(self, user_id: UserId, target: Target, act: Callable[[DaemonClient], Awaitable[T]]) -> T:
+        """Ask a daemon; when it fell asleep between the look at it and the question, once it is awake again. Raises likewise."""
+        for _ in range(TRIES_MAX - 1):
             try:
                 return await self._daemons.call(target, act)
             except RemoteProblem as error:
-                # It fell asleep between our look and our call.
-                if error.problem.code != "vm_resting" or left == 0:
+                if error.problem.code != "vm_resting":
                     raise
-                await self._changes.of(workspace_id)
-        raise NotAwakeYet
+            await self._changes.of(target.workspace_id)
+            target = await self.target(user_id, target.workspace_id, ready=False)
+        return await self._daemons.call(target, act)
 
     async def _push(self, user_id: UserId, found: Found) -> str:
         """Do what brings the VM nearer, and say what is waited for."""

@@ -14,7 +14,7 @@ from ff_cloud.kit.idempotency import Answer, IdempotencyKey, fingerprint_of, onc
 from ff_cloud.kit.streaming import Stream
 from ff_cloud.operations.endpoints import view_of
 from ff_cloud.operations.repository import OperationRepository
-from ff_cloud.vms.access import Daemons, Target
+from ff_cloud.vms.access import Target
 from ff_cloud.workspaces.awake import Awake
 from ff_cloud.workspaces.claims import Claims
 from ff_cloud.workspaces.errors import CursorInvalid
@@ -41,10 +41,6 @@ async def _service(request: Request) -> WorkspaceService:
     return cast(WorkspaceService, request.app.state.workspaces)
 
 
-async def _daemons(request: Request) -> Daemons:
-    return cast(Daemons, request.app.state.daemons)
-
-
 async def _claims(request: Request) -> Claims:
     return cast(Claims, request.app.state.claims)
 
@@ -58,7 +54,6 @@ async def _orders(request: Request) -> Orders:
 
 
 Workspaces = Annotated[WorkspaceService, Depends(_service)]
-Vms = Annotated[Daemons, Depends(_daemons)]
 TheClaims = Annotated[Claims, Depends(_claims)]
 TheAwake = Annotated[Awake, Depends(_awake)]
 TheOrders = Annotated[Orders, Depends(_orders)]
@@ -156,7 +151,7 @@ async def suspend(
 
 
 @router.post("/{workspace_id}/exec", response_class=StreamingResponse, responses={200: {"content": {MEDIA_TYPE: {}}}})
-async def execute(workspace_id: WorkspaceId, wanted: ExecRequest, who: Writer, awake: TheAwake, vms: Vms) -> Stream:
+async def execute(workspace_id: WorkspaceId, wanted: ExecRequest, who: Writer, awake: TheAwake) -> Stream:
     """Run a command in the workspace and stream what it writes as JSON lines; the last says how it ended.
 
     A workspace that sleeps wakes up for it, and one that is on its way is waited for; lines of the kind ``notice`` say so
@@ -165,13 +160,11 @@ async def execute(workspace_id: WorkspaceId, wanted: ExecRequest, who: Writer, a
     found = await awake.look(who.user_id, workspace_id, ready=False)
     target = found.target
     if target is None:
-        return Stream(_awaited(awake, vms, who.user_id, workspace_id, wanted), MEDIA_TYPE)
-    return Stream(_output(vms, target, wanted), MEDIA_TYPE)
+        return Stream(_awaited(awake, who.user_id, workspace_id, wanted), MEDIA_TYPE)
+    return Stream(_output(awake, who.user_id, target, wanted), MEDIA_TYPE)
 
 
-async def _awaited(
-    awake: Awake, vms: Daemons, user_id: UserId, workspace_id: WorkspaceId, wanted: ExecRequest
-) -> AsyncGenerator[bytes, None]:
+async def _awaited(awake: Awake, user_id: UserId, workspace_id: WorkspaceId, wanted: ExecRequest) -> AsyncGenerator[bytes, None]:
     """What is waited for, and then the command. The answer has begun, so an error is its last line."""
     yield b""
     try:
@@ -180,17 +173,17 @@ async def _awaited(
                 if isinstance(step, str):
                     yield _line(ExecNotice(message=step))
                     continue
-                async with aclosing(_output(vms, step, wanted)) as output:
+                async with aclosing(_output(awake, user_id, step, wanted)) as output:
                     async for piece in output:
                         yield piece
     except FFError as error:
         yield _line(ExecError(code=code_of(error), message=error.detail))
 
 
-async def _output(vms: Daemons, target: Target, wanted: ExecRequest) -> AsyncGenerator[bytes, None]:
+async def _output(awake: Awake, user_id: UserId, target: Target, wanted: ExecRequest) -> AsyncGenerator[bytes, None]:
     """One frame a line. The first piece is empty: the command runs, and no refusal will come any more."""
     async with AsyncExitStack() as running:
-        frames = await vms.call(target, lambda daemon: running.enter_async_context(daemon.execute(wanted)))
+        frames = await awake.ask(user_id, target, lambda daemon: running.enter_async_context(daemon.execute(wanted)))
         yield b""
         try:
             async for frame in frames:
