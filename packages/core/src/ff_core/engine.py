@@ -214,7 +214,5 @@ class Engine:
             run_as=self.settings.run_as,
         )
         key = self._access.api_key
-        access = ModelAccess(
-            base_url=self._access.base_url, api_key=None if key is None else SecretStr(key.get_secret_value())
-        )
+        access = ModelAccess(base_url=self._access.base_url, api_key=None if key is None else SecretStr(key.get_secret_value()))
         return await open_claude(spec, settings=settings, access=access)
