@@ -65,9 +65,9 @@ class Auth:
     """
 
     token_ms_max: float = 6.0
-    """One signature (0.1 ms) and one transaction of five round trips: begin, session, account, rate limit, commit."""
+    """One signature (0.1 ms) and one round trip for session, account and rate limit."""
     api_key_ms_max: float = 6.0
-    """A hash in place of the signature; the same transaction."""
+    """A hash in place of the signature; five round trips, since the key is compared before anything is counted."""
     limit_ms_max: float = 5.0
     """A transaction with one statement that writes two rows of an unlogged table."""
     login_ms_max: float = 400.0
