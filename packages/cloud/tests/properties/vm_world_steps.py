@@ -16,7 +16,7 @@ from ff_cloud.vms.footing import CONTAINER
 from ff_cloud.vms.model import AnyVm, Desired, Vm
 from ff_cloud.vms.plan import FAILURES_MAX, runs
 from ff_cloud.workspaces import resting, steps
-from ff_cloud.workspaces.kinds import PASSING, PROVISION, REMOVE, REVIVE, TERMINATE
+from ff_cloud.workspaces.kinds import PASSING, PROVISION, REMOVE, REVIVE, TERMINATE, WAKE
 from ff_cloud.workspaces.settle import Settler
 from ff_core.contract.workspace import VmStatus, WorkspaceStatus
 from ff_core.ids import VmId, WorkspaceId
@@ -325,9 +325,15 @@ def provisioned(world: World, op: Operation, workspace: Workspace) -> None:
     go_on(world, workspace)
 
 
+def _passes(op: Operation) -> bool:
+    return op.cancel_requested or op.error_code in PASSING
+
+
 def revived(world: World, op: Operation, workspace: Workspace) -> None:
-    passes = op.cancel_requested or op.error_code in PASSING
-    if op.status is not Status.DONE and workspace.status is WorkspaceStatus.READY and not passes:
+    if op.status is not Status.DONE and workspace.status is WorkspaceStatus.READY and not _passes(op):
+        if "image_before" in op.state and not workspace.gone:
+            world.start(REVIVE, op.key)
+            return
         fail(world, workspace, op.error_code)
     go_on(world, workspace)
 
@@ -335,10 +341,14 @@ def revived(world: World, op: Operation, workspace: Workspace) -> None:
 def woken(world: World, op: Operation, workspace: Workspace) -> None:
     vm = world.vm_of(workspace.id)
     if op.status is not Status.DONE and vm is not None:
-        if op.cancel_requested or op.error_code in PASSING:
+        renewed = "image_before" in op.state
+        if _passes(op) or renewed:
             world.change(vm.id, status=VmStatus.SUSPENDED, desired=Desired.SUSPENDED, admitted_at=None, suspended_at=NOW)
         elif workspace.status is WorkspaceStatus.READY:
             fail(world, workspace, op.error_code)
+        if renewed and not _passes(op) and not workspace.gone:
+            world.start(WAKE, op.key)
+            return
     go_on(world, workspace)
 
 

@@ -13,7 +13,7 @@ from ff_cloud.kit.heartbeats import UNHEARD, Pulse
 from ff_cloud.kit.rounds import rounds
 from ff_cloud.vms.access import Daemons, Target
 from ff_cloud.vms.daemon_client import VmUnreachable
-from ff_cloud.vms.model import AnyVm, Vm
+from ff_cloud.vms.model import AnyVm, Desired, Vm
 from ff_cloud.vms.plan import FAILURES_MAX
 from ff_cloud.vms.repository import SystemVmRepository
 from ff_core.contract.daemon import Health
@@ -59,8 +59,9 @@ class HealthCheck:
     async def once(self) -> None:
         """Check every VM that should answer, some at a time."""
         async with self._db.system_transaction() as tx:
-            answering = await SystemVmRepository(tx).answering()
-        self._bound &= {(vm.id, vm.generation) for vm in answering}
+            awake = await SystemVmRepository(tx).awake()
+        # A bind counts as use, so what is only asked whether it may sleep is not forgotten meanwhile.
+        self._bound &= {(vm.id, vm.generation) for vm in awake}
         room = asyncio.Semaphore(CHECKS_AT_ONCE_MAX)
 
         async def check(vm: AnyVm) -> None:
@@ -68,8 +69,9 @@ class HealthCheck:
                 await self._check(vm)
 
         async with asyncio.TaskGroup() as group:
-            for vm in answering:
-                group.create_task(check(vm))
+            for vm in awake:
+                if vm.desired is Desired.RUNNING:
+                    group.create_task(check(vm))
 
     async def _check(self, vm: AnyVm) -> None:
         healthy, active_at = True, None

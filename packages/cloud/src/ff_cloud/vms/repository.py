@@ -170,13 +170,10 @@ class SystemVmRepository:
         owned = await self._tx.execute(select(vms.c.workspace_id).where(vms.c.workspace_id.is_not(None)))
         return {WorkspaceId(found) for found in owned.scalars()}
 
-    async def answering(self) -> list[AnyVm]:
-        """All VMs whose daemons should answer now."""
-        rows = await self._tx.execute(
-            select(vms)
-            .where(vms.c.status.in_([VmStatus.RUNNING, VmStatus.WARM]), vms.c.desired == Desired.RUNNING)
-            .order_by(vms.c.id)
-        )
+    async def awake(self) -> list[AnyVm]:
+        """All VMs that run, those too that are about to sleep or to go."""
+        awake = vms.c.status.in_([VmStatus.RUNNING, VmStatus.WARM])
+        rows = await self._tx.execute(select(vms).where(awake).order_by(vms.c.id))
         return [_any(row) for row in rows.mappings()]
 
     async def running(self) -> list[Vm]:

@@ -10,7 +10,7 @@ from ff_cloud.operations.model import Operation, Status
 from ff_cloud.operations.service import start
 from ff_cloud.vms.model import Desired
 from ff_cloud.vms.repository import SystemVmRepository
-from ff_cloud.workspaces.kinds import PASSING, REMOVE, REVIVE, TERMINATE
+from ff_cloud.workspaces.kinds import PASSING, REMOVE, REVIVE, TERMINATE, WAKE
 from ff_cloud.workspaces.repository import GONE, SystemWorkspaceRepository, Workspace
 from ff_core.contract.base import ErrorView
 from ff_core.contract.workspace import VmStatus, WorkspaceStatus
@@ -50,8 +50,10 @@ class Settler:
         workspace = await self._lock(tx, op)
         if workspace is None:
             return
-        passes = op.cancel_requested or op.error_code in PASSING
-        if op.status is not Status.DONE and workspace.status is WorkspaceStatus.READY and not passes:
+        if op.status is not Status.DONE and workspace.status is WorkspaceStatus.READY and not _passes(op):
+            if _was_renewed(op) and workspace.desired != GONE:
+                await self._again(tx, REVIVE, workspace)
+                return
             workspace = await self.fail(tx, workspace, _why(op))
         await self._go_on(tx, workspace)
 
@@ -62,12 +64,16 @@ class Settler:
             return
         vm = await SystemVmRepository(tx).of_workspace(workspace.id, lock=True)
         if op.status is not Status.DONE and vm is not None:
-            if op.cancel_requested or op.error_code in PASSING:
+            renewed = _was_renewed(op)
+            if _passes(op) or renewed:
                 # What may have been started counts as asleep; the reconciler stops it.
                 asleep = {"status": VmStatus.SUSPENDED, "desired": Desired.SUSPENDED, "admitted_at": None}
                 await SystemVmRepository(tx).change(vm.id, **asleep, suspended_at=vm.suspended_at or self._world.now())
             elif workspace.status is WorkspaceStatus.READY:
                 workspace = await self.fail(tx, workspace, _why(op))
+            if renewed and not _passes(op) and workspace.desired != GONE:
+                await self._again(tx, WAKE, workspace)
+                return
         await self._go_on(tx, workspace)
 
     async def upgraded(self, tx: SystemTx, op: Operation) -> None:
@@ -75,9 +81,8 @@ class Settler:
         workspace = await self._lock(tx, op)
         if workspace is None:
             return
-        if op.status is not Status.DONE and "image_before" in op.state and workspace.desired != GONE:
-            with suppress(OperationActive):
-                await start(tx, REVIVE, key=op.key, user_id=workspace.user_id, input={}, world=self._world)
+        if op.status is not Status.DONE and _was_renewed(op) and workspace.desired != GONE:
+            await self._again(tx, REVIVE, workspace)
             return
         await self._go_on(tx, workspace)
 
@@ -114,6 +119,11 @@ class Settler:
         )
         await SystemWorkspaceRepository(tx).set_operation(workspace.id, operation, self._terminate_deadline_s)
 
+    async def _again(self, tx: SystemTx, kind: str, workspace: Workspace) -> None:
+        """With the image that worked before: the new one was refused, and is not tried again."""
+        with suppress(OperationActive):
+            await start(tx, kind, key=str(workspace.id), user_id=workspace.user_id, input={}, world=self._world)
+
     async def _go_on(self, tx: SystemTx, workspace: Workspace) -> None:
         """A deletion that was asked for meanwhile begins now."""
         if workspace.desired == GONE:
@@ -136,6 +146,16 @@ class Settler:
     async def _move(self, tx: SystemTx, workspace: Workspace, to: WorkspaceStatus, error: ErrorView | None = None) -> Workspace:
         await SystemWorkspaceRepository(tx).move(workspace, to, error)
         return replace(workspace, status=to, error=error)
+
+
+def _passes(op: Operation) -> bool:
+    """Whether it failed for a reason that says nothing about the VM."""
+    return op.cancel_requested or op.error_code in PASSING
+
+
+def _was_renewed(op: Operation) -> bool:
+    """Whether it had begun to make a container of another image."""
+    return "image_before" in op.state
 
 
 def _why(op: Operation) -> ErrorView:
