@@ -6,7 +6,7 @@ what is decided is not. The steps of operations are in ``vm_world_steps``, what 
 """
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -15,16 +15,13 @@ from ff_cloud.operations.errors import StartOver
 from ff_cloud.operations.machine import (
     Limits,
 )
-from ff_cloud.operations.model import Direction, Kind, Operation, Status
-from ff_cloud.vms import steps as vm_steps
+from ff_cloud.operations.model import Direction, Operation, Status
+from ff_cloud.testing.kinds import kinds_to_look_at
 from ff_cloud.vms.engine.base import ContainerSeen, Observed
 from ff_cloud.vms.engine.errors import StaleFence
 from ff_cloud.vms.footing import CONTAINER, DAEMON
 from ff_cloud.vms.model import AnyVm, Desired, Vm
 from ff_cloud.vms.plan import PlanRules, runs
-from ff_cloud.workspaces.operations import Outside
-from ff_cloud.workspaces.operations import kinds as workspace_kinds
-from ff_cloud.workspaces.settle import Settler
 from ff_core.contract.workspace import VmStatus, WorkspaceStatus
 from ff_core.ids import OperationId, UserId, VmId, WorkspaceId
 
@@ -42,17 +39,7 @@ Micro = Generator[None, None, Any]
 """Something that goes on; every ``yield`` is a place where others come between."""
 
 
-def real_kinds() -> dict[str, Kind]:
-    """The kinds as the worker builds them. Their steps are never called here, only looked at."""
-    nothing: Any = None
-    outside = Outside(**{each.name: nothing for each in fields(Outside)})
-    settler = Settler.__new__(Settler)
-    common: Any = dict.fromkeys(("db", "engine", "daemons", "specs", "world"))
-    made = [*vm_steps.kinds(**common), *workspace_kinds(**common, sealer=nothing, settler=settler, outside=outside)]
-    return {kind.name: kind for kind in made}
-
-
-KINDS = real_kinds()
+KINDS = kinds_to_look_at()
 
 
 class Broken(AssertionError):
