@@ -129,6 +129,7 @@ def play(terminal: Terminal, folder: Path) -> None:
         git = stack.enter_context(running_git_server(folder, network.gateway, ["hello"]))
         terminal.note(f"git server   {git.url}/hello.git")
         settings = {"FF_DEPLOYMENT": network.deployment, "FF_ALLOW_PLAIN_HTTP_REPOS": "1"}
+        settings["FF_POOL_SIZE"] = "0"  # at the end nothing is to be left, not even VMs that wait for the next workspace
         settings["FF_VM_EGRESS_ALLOW"] = urlsplit(git.url).netloc  # VMs reach nothing of this machine but the gateway
         if real:
             settings["FF_MODEL_BASE_URL"] = os.environ.get("ANTHROPIC_BASE_URL", "")

@@ -131,6 +131,18 @@ class User:
     async def workspace(self, workspace_id: UUID) -> WorkspaceView:
         return WorkspaceView.model_validate(await self.call("GET", f"/v1/workspaces/{workspace_id}"))
 
+    async def suspend(self, workspace_id: UUID, *, limit_s: float = LIMIT_S) -> None:
+        """By force, once nothing else is being done with it, such as saving it."""
+        async with asyncio.timeout(limit_s):
+            while True:
+                try:
+                    await self.call("POST", f"/v1/workspaces/{workspace_id}/suspend?force=true")
+                    return
+                except Refused as refused:
+                    if refused.code != "operation_active":
+                        raise
+                await asyncio.sleep(0.05)
+
     async def settled(self, workspace_id: UUID, *, limit_s: float = LIMIT_S) -> WorkspaceView:
         """The workspace once it is READY or FAILED."""
         async with asyncio.timeout(limit_s):

@@ -122,7 +122,7 @@ async def _a_life(way: Way, user: User, settled: Callable[[], Awaitable[None]]) 
     await user.shell(first.id, "echo kept > ~/file")
 
     async with _away_from(way, b"/stop "):
-        await user.call("POST", f"/v1/workspaces/{first.id}/suspend?force=true")
+        await user.suspend(first.id)
     async with asyncio.timeout(LIMIT_S):
         while (await user.workspace(first.id)).vm.status != "SUSPENDED":
             await asyncio.sleep(0.05)

@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 from api_user import Refused, User
 from ground import Ground
+from sqlalchemy import select
 from stack import docker, scratch
 
 from ff_cloud.kit.db import Database
@@ -19,7 +20,9 @@ from ff_cloud.operations.service import start
 from ff_cloud.testing.postgres import PostgresForTests
 from ff_cloud.testing.server import LISTENING, Running, own_environment, running, tail
 from ff_cloud.testing.vm_image import image_running
+from ff_cloud.vms.tables import vms
 from ff_cloud.workspaces.kinds import UPGRADE
+from ff_core.contract.workspace import VmStatus
 from ff_core.ids import UserId
 from ff_core.world import SystemWorld
 
@@ -101,9 +104,18 @@ class Mortal:
         await self.user.shell(self.kept, f"echo {self.lines} >> ~/lines")
 
     async def asleep(self) -> None:
-        await self.user.call("POST", f"/v1/workspaces/{self.kept}/suspend?force=true")
+        await self.user.suspend(self.kept)
         async with asyncio.timeout(LIMIT_S):
             while (await self.user.workspace(self.kept)).vm.status != "SUSPENDED":
+                await asyncio.sleep(0.05)
+
+    async def warm(self) -> None:
+        """Until a VM waits to be claimed."""
+        async with self.database() as db, asyncio.timeout(LIMIT_S):
+            while True:
+                async with db.system_transaction() as tx:
+                    if (await tx.execute(select(vms.c.id).where(vms.c.status == VmStatus.WARM))).first() is not None:
+                        return
                 await asyncio.sleep(0.05)
 
     async def order(self) -> None:
@@ -115,7 +127,7 @@ class Mortal:
         assert all(not isinstance(answer, Refused) for answer in answers), answers
 
     async def suspend(self) -> None:
-        await self.user.call("POST", f"/v1/workspaces/{self.kept}/suspend?force=true")
+        await self.user.suspend(self.kept)
 
     async def look_inside(self) -> None:
         """Wakes it."""
@@ -189,6 +201,8 @@ async def test_what_a_server_left_that_died_is_brought_to_its_end(
 ) -> None:
     if act is WAKE:
         await mortal.asleep()
+    if place.startswith("claim:"):
+        await mortal.warm()
     if act is UPGRADES:
         mortal.start_again(image=newer)
     known = {each["id"] for each in await mortal.workspaces()}

@@ -53,7 +53,7 @@ async def test_a_worker_and_an_api_die_and_others_go_on(ground: Ground, real_pos
             kept = await user.ready()
             await user.shell(kept.id, "echo kept > ~/file")
             ordered = await user.order()
-            await user.call("POST", f"/v1/workspaces/{kept.id}/suspend?force=true")
+            await user.suspend(kept.id)
             os.kill(worker.pid, signal.SIGKILL)
             os.kill(apis[0].pid, signal.SIGKILL)
             start("worker", 1, WORKING)
@@ -151,13 +151,13 @@ async def test_what_serves_a_workspace_dies_during_a_turn_a_suspend_and_a_wake(w
         assert [event.seq for event in heard.events] == list(range(1, len(heard.events) + 1))
     await whole.settled()
 
-    await admin.call("POST", f"/v1/workspaces/{workspace.id}/suspend?force=true")
+    await admin.suspend(workspace.id)
     whole.kill(what, workspace)
     await whole.settled()  # asleep, or it was revived
     assert await admin.shell(workspace.id, "cat ~/file") == "kept\n"
 
     await whole.settled()
-    await admin.call("POST", f"/v1/workspaces/{workspace.id}/suspend?force=true")
+    await admin.suspend(workspace.id)
     await vm_is(admin, workspace, "SUSPENDED")
     waking = asyncio.create_task(admin.call("GET", f"/v1/workspaces/{workspace.id}/repository"))
     name = f"ff-{whole.settings['FF_DEPLOYMENT']}-{workspace.vm.id}"
