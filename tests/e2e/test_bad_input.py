@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -97,24 +98,30 @@ async def test_bad_requests_in_a_workspace(user: User) -> None:
     await user.delete(workspace.id)
 
 
-async def test_docker_away_and_image_missing(stack: Stack) -> None:
-    for settings, code in [
-        ({"FF_DOCKER_HOST": "unix:///nonexistent/docker.sock"}, "docker_unreachable"),
-        ({"FF_VM_IMAGE": "ff-workspace:no-such-tag"}, "image_missing"),
-    ]:
-        with ExitStack() as exits:
-            deployment = {
-                "FF_DEPLOYMENT": f"{stack.network.deployment}-d",
-                "FF_VM_NETWORK": stack.network.name,
-                "FF_POOL_SIZE": "0",
-            }
-            server = exits.enter_context(running_server(exits.enter_context(scratch()), stack.settings | deployment | settings))
-            async with User.sign_up(server.url) as user:
-                failed = await user.settled((await user.order()).id)
-                assert (failed.status, failed.error.code) == ("FAILED", code)
-                assert "ff-cloud" in failed.error.message or "bootstrap" in failed.error.message
-                if code == "image_missing":
-                    await user.delete(failed.id)
+@asynccontextmanager
+async def _without_a_pool(stack: Stack, settings: dict[str, str]) -> AsyncIterator[User]:
+    deployment = {"FF_DEPLOYMENT": f"{stack.network.deployment}-d", "FF_VM_NETWORK": stack.network.name, "FF_POOL_SIZE": "0"}
+    with scratch() as folder, running_server(folder, stack.settings | deployment | settings) as server:
+        async with User.sign_up(server.url) as user:
+            yield user
+
+
+async def test_a_workspace_waits_while_docker_is_away(stack: Stack) -> None:
+    """Nobody knows yet what the machine has room for, so it stands in the queue and does not fail."""
+    async with _without_a_pool(stack, {"FF_DOCKER_HOST": "unix:///nonexistent/docker.sock"}) as user:
+        ordered = await user.order()
+        async with asyncio.timeout(30):
+            while (waiting := await user.workspace(ordered.id)).queue_place is None:
+                await asyncio.sleep(0.05)
+        assert (waiting.queue_place, waiting.error) == (1, None)
+
+
+async def test_image_missing(stack: Stack) -> None:
+    async with _without_a_pool(stack, {"FF_VM_IMAGE": "ff-workspace:no-such-tag"}) as user:
+        failed = await user.settled((await user.order()).id)
+        assert (failed.status, failed.error.code) == ("FAILED", "image_missing")
+        assert "ff-cloud" in failed.error.message or "bootstrap" in failed.error.message
+        await user.delete(failed.id)
 
 
 async def test_a_full_disk(stack: Stack) -> None:
