@@ -1,20 +1,23 @@
-"""A PostgreSQL of this process."""
+"""What all tests here share that kill parts of real servers."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
-import structlog
+import pytest_asyncio
+from ground import Ground
 
 from ff_cloud.testing.postgres import PostgresForTests, postgres_for_tests
+from ff_cloud.testing.vm_network import vm_network
+from ff_core.testing.model_api import ModelApi
 
 
-def pytest_configure() -> None:
-    """Plain tracebacks: structlog's default draws each with all local variables, which takes seconds."""
-    console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-    structlog.configure(processors=[structlog.processors.add_log_level, console])
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def ground() -> AsyncIterator[Ground]:
+    async with vm_network(purpose="recovery") as network, ModelApi(host=network.gateway) as model:
+        yield Ground(network, model)
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresForTests]:
-    with postgres_for_tests() as server:
-        yield server
+def real_postgres() -> Iterator[PostgresForTests]:
+    with postgres_for_tests() as postgres:
+        yield postgres
