@@ -1,4 +1,4 @@
-"""Clouds of a test's own."""
+"""Clouds of a test's own, and what containers need."""
 
 import shutil
 from collections.abc import AsyncIterator, Iterator
@@ -14,6 +14,22 @@ from sqlalchemy import text
 from ff_cloud.kit.db import Database
 from ff_cloud.testing.cloud import whole_cloud
 from ff_cloud.testing.server import scratch_folder
+from ff_cloud.testing.vm_image import image_running
+from ff_cloud.testing.vm_network import VmNetwork, vm_network
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[str]:
+    """One whose containers sleep."""
+    with image_running(["sleep", "infinity"]) as tag:
+        yield tag
+
+
+@pytest.fixture
+async def network() -> AsyncIterator[VmNetwork]:
+    """For VMs, and the name of a deployment of the test's own."""
+    async with vm_network() as made:
+        yield made
 
 
 @pytest.fixture

@@ -36,12 +36,6 @@ def image() -> Iterator[str]:
         yield tag
 
 
-@pytest.fixture
-async def network() -> AsyncIterator[VmNetwork]:
-    async with vm_network() as made:
-        yield made
-
-
 @pytest.fixture(params=[pytest.param("direct", marks=AS_ROOT), "docker"])
 def networking(request: pytest.FixtureRequest) -> str:
     """Who connects VMs to their network."""

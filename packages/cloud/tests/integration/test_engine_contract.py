@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,6 @@ import pytest
 from ff_cloud.testing.engine import FakeEngine
 from ff_cloud.testing.processes import ProcessEngine
 from ff_cloud.testing.server import scratch_folder
-from ff_cloud.testing.vm_image import image_running
 from ff_cloud.testing.vm_network import vm_network
 from ff_cloud.vms.engine import Engine, Limits, Observed, VmSpec
 from ff_cloud.vms.engine.docker import docker_engine
@@ -41,12 +40,6 @@ class Case:
     def spec(self, **changes) -> VmSpec:
         wanted = VmSpec(VmId(WORLD.new_id()), generation=1, fence=5, image=self.image, limits=LIMITS, token_sha256="0" * 64)
         return dataclasses.replace(wanted, **changes)
-
-
-@pytest.fixture(scope="module")
-def image() -> Iterator[str]:
-    with image_running(["sleep", "infinity"]) as tag:
-        yield tag
 
 
 @pytest.fixture(

@@ -5,14 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from ff_cloud.testing.vm_image import image_running
-from ff_cloud.testing.vm_network import VmNetwork, vm_network
+from ff_cloud.testing.vm_network import VmNetwork
 from ff_cloud.vms.engine import Limits, Observed, VmSpec
 from ff_cloud.vms.engine.docker import DockerEngine, docker_engine
 from ff_cloud.vms.engine.options import EngineOptions
@@ -72,22 +71,10 @@ class Case:
         assert done.returncode == -signal.SIGKILL, f"{at} was passed: {done.stderr[-2000:]}"
 
 
-@pytest.fixture(scope="module")
-def image() -> Iterator[str]:
-    with image_running(["sleep", "infinity"]) as tag:
-        yield tag
-
-
 def options_for(mode: str, place: Path) -> EngineOptions:
     if mode == "here":
         return EngineOptions(networking="direct", disk_quota="on", egress="off", place=place)
     return EngineOptions(networking="docker", disk_quota="off", egress="off", place=place)
-
-
-@pytest.fixture
-async def network() -> AsyncIterator[VmNetwork]:
-    async with vm_network() as made:
-        yield made
 
 
 @pytest.fixture

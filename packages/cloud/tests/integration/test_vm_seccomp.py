@@ -6,12 +6,11 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from ff_cloud.testing.vm_image import image_running
 from ff_cloud.testing.vm_network import vm_network
 from ff_cloud.vms.engine import Endpoint, Limits, VmSpec
 from ff_cloud.vms.engine.docker import docker_engine
@@ -125,12 +124,6 @@ def test_what_must_never_be_allowed_is_not_in_the_list():
     assert json.loads(SECCOMP)["defaultAction"] == "SCMP_ACT_ERRNO"
     [clone] = [rule for rule in json.loads(SECCOMP)["syscalls"] if rule["names"] == ["clone"]]
     assert clone["args"] == [{"index": 0, "value": 0x7E020000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]
-
-
-@pytest.fixture(scope="module")
-def image() -> Iterator[str]:
-    with image_running(["sleep", "infinity"]) as tag:
-        yield tag
 
 
 @pytest.fixture(params=[None, "runc"], ids=["chosen", "runc"])

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +12,7 @@ import pytest
 
 from ff_cloud.doctor import Finding, examine
 from ff_cloud.settings import CloudSettings, load_settings
-from ff_cloud.testing.vm_image import image_running
-from ff_cloud.testing.vm_network import VmNetwork, vm_network
+from ff_cloud.testing.vm_network import VmNetwork
 from ff_cloud.vms.engine import Limits, VmSpec
 from ff_cloud.vms.engine.docker import docker_engine
 from ff_cloud.vms.engine.errors import RuntimeMissing
@@ -28,18 +27,6 @@ from ff_core.world import SystemWorld
 pytestmark = pytest.mark.docker
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-
-
-@pytest.fixture(scope="module")
-def image() -> Iterator[str]:
-    with image_running(["sleep", "infinity"]) as tag:
-        yield tag
-
-
-@pytest.fixture
-async def network() -> AsyncIterator[VmNetwork]:
-    async with vm_network() as made:
-        yield made
 
 
 @pytest.fixture

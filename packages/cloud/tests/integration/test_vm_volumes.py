@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ff_cloud.testing.vm_image import image_running
-from ff_cloud.testing.vm_network import VmNetwork, vm_network
+from ff_cloud.testing.vm_network import VmNetwork
 from ff_cloud.vms.engine import Limits, VmSpec
 from ff_cloud.vms.engine.docker import DockerEngine, docker_engine
 from ff_cloud.vms.engine.errors import NoCapacity, VolumeMissing
@@ -245,18 +244,6 @@ def test_who_is_killed_leaves_nothing_that_is_not_found(volumes: Volumes, vm_id:
 
 
 # --- as volumes of VMs ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def image() -> Iterator[str]:
-    with image_running(["sleep", "infinity"]) as tag:
-        yield tag
-
-
-@pytest.fixture
-async def network() -> AsyncIterator[VmNetwork]:
-    async with vm_network() as made:
-        yield made
 
 
 @pytest.fixture

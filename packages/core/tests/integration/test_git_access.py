@@ -1,11 +1,8 @@
 """Git told to go through a gateway: real git, as the workspace's user, with a home of its own."""
 
 import os
-import shutil
 import socket
 import stat
-import tempfile
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -27,17 +24,6 @@ W = WorkspaceId(UUID(int=1))
 TOKEN = "ffv_vm-token"
 REAL = "ghp_the-owners-own"
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
-
-
-@pytest.fixture
-def root():
-    folder = Path(tempfile.mkdtemp(prefix="ff-git-access-"))  # pytest's own folders can't be entered by another user
-    folder.chmod(0o755)
-    (folder / "home").mkdir()
-    if os.geteuid() == 0:
-        os.chown(folder / "home", 1000, 1000)
-    yield folder
-    shutil.rmtree(folder)
 
 
 @pytest.fixture

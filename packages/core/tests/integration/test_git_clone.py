@@ -40,13 +40,6 @@ def no_configuration(monkeypatch, tmp_path_factory):
 
 
 @pytest.fixture
-async def server(tmp_path):
-    (tmp_path / "served").mkdir()
-    async with GitServer(tmp_path / "served") as server:
-        yield server
-
-
-@pytest.fixture
 async def private(tmp_path):
     (tmp_path / "private").mkdir()
     async with GitServer(tmp_path / "private", credentials=(USER, TOKEN)) as server:

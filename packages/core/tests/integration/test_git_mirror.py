@@ -36,13 +36,6 @@ PROCESS = Path(__file__).with_name("git_mirror_process.py")
 
 
 @pytest.fixture
-async def server(tmp_path):
-    (tmp_path / "served").mkdir()
-    async with GitServer(tmp_path / "served") as server:
-        yield server
-
-
-@pytest.fixture
 async def private(tmp_path):
     (tmp_path / "private").mkdir()
     async with GitServer(tmp_path / "private", credentials=(USER, TOKEN)) as server:

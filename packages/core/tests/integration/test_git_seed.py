@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import tempfile
 import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +18,6 @@ from ff_core.git.errors import GitFailed
 from ff_core.git.remote import parse_repo_url
 from ff_core.git.run import git_env
 from ff_core.process import RunAs, run
-from ff_core.testing.git_server import GitServer
 
 AT = datetime(2030, 1, 1, tzinfo=UTC)
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "a" * 64 + "\nsize 12345\n"
@@ -30,22 +28,6 @@ AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become som
 @pytest.fixture(autouse=True)
 def no_configuration(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-
-
-@pytest.fixture
-def root():
-    """A folder that other users can enter, unlike pytest's own."""
-    folder = Path(tempfile.mkdtemp(prefix="ff-seed-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-async def server(tmp_path):
-    (tmp_path / "served").mkdir()
-    async with GitServer(tmp_path / "served") as server:
-        yield server
 
 
 def git(folder: Path, *words: str) -> str:

@@ -2,9 +2,7 @@
 
 import asyncio
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,17 +51,6 @@ class Host:
     async def close(self) -> None:
         await self.workspaces.close()
         self.store.close()
-
-
-@pytest.fixture
-def root():
-    root = Path(tempfile.mkdtemp(prefix="ff-ws-"))  # pytest's own folders can't be entered by another user
-    root.chmod(0o755)
-    (root / "home").mkdir()
-    if os.geteuid() == 0:
-        os.chown(root / "home", 1000, 1000)
-    yield root
-    shutil.rmtree(root)
 
 
 @pytest.fixture

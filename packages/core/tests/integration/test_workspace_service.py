@@ -1,7 +1,5 @@
 import asyncio
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from uuid import UUID
 
@@ -47,17 +45,6 @@ class Host:
 
     def statuses(self):
         return [e.body.status.value for e in self.journal.read(W, 0, 1000) if e.body.kind == "workspace.status"]
-
-
-@pytest.fixture
-def root():
-    root = Path(tempfile.mkdtemp(prefix="ff-ws-"))  # pytest's own folders can't be entered by another user
-    root.chmod(0o755)
-    (root / "home").mkdir()
-    if os.geteuid() == 0:
-        os.chown(root / "home", 1000, 1000)
-    yield root
-    shutil.rmtree(root)
 
 
 @pytest.fixture

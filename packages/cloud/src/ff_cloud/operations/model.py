@@ -63,11 +63,6 @@ class Operation:
     """Of the request that ordered it; log lines and calls of daemons carry it. None for the server's own acts."""
 
     @property
-    def effect_key(self) -> str:
-        """Names the effect of the present step, the same in every attempt, for things that take an idempotency key."""
-        return f"{self.id}:{self.kind}:{self.step if self.direction is Direction.FORWARD else self.step - 1}"
-
-    @property
     def finished(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.status not in {Status.QUEUED, Status.RUNNING}

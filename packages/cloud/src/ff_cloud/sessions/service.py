@@ -74,7 +74,3 @@ class SessionService:
                 message = "There is no such session, or it is not yours."
                 raise NotFound(message)
         return await self._awake.call(user_id, workspace_id, act)
-
-    async def in_workspace(self, user_id: UserId, workspace_id: WorkspaceId, act: Callable[[DaemonClient], Awaitable[T]]) -> T:
-        """Ask the daemon of a workspace. Raises like :meth:`ask`."""
-        return await self._awake.call(user_id, workspace_id, act)
