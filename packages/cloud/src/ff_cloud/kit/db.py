@@ -261,7 +261,7 @@ class Database:
                 if not pooled.dead or retry == 0:
                     await self._pool.give_back(pooled)
                     raise
-                await self._pool.drop(pooled)
+                await pooled.close()
             except BaseException:
                 await self._pool.give_back(pooled)
                 raise

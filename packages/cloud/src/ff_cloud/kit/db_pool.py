@@ -1,4 +1,4 @@
-"""The pool of connections to PostgreSQL. A thin one: each request takes several, and SQLAlchemy's own needs 0.15 ms for one."""
+"""The pool of connections to PostgreSQL: SQLAlchemy's, for both of us and the driver below it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,24 +7,24 @@ from typing import cast
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from sqlalchemy import URL, NullPool
+from sqlalchemy import URL, QueuePool
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from ff_cloud.kit.errors import DatabaseUnavailable
 
-KEPT_S = 1800.0
+KEPT_S = 1800
 """A connection lives so long: a server process of PostgreSQL grows with all it has seen."""
 
 
 class Pooled:
     """A connection taken from the pool, for both: ``driver`` is below ``connection``, and they share one transaction."""
 
-    def __init__(self, connection: AsyncConnection, made_at: float) -> None:
+    def __init__(self, connection: AsyncConnection) -> None:
         assert connection.sync_connection is not None  # noqa: S101  (an open one has it)
         self.connection = connection
         self.driver = cast(psycopg.AsyncConnection, connection.sync_connection.connection.driver_connection)
-        self.made_at = made_at
 
     async def commit(self) -> None:
         """Commit what either of both did."""
@@ -75,38 +75,36 @@ class Pool:
         *,
         connections_max: int,
         timeout_s: float,
-        kept_s: float = KEPT_S,
+        kept_s: int = KEPT_S,
     ) -> None:
         self.connections_max = connections_max
-        self.in_use = 0
-        self._engine = create_async_engine(url, poolclass=NullPool, async_creator=connect)
-        self._timeout_s = timeout_s
-        self._kept_s = kept_s
-        self._idle: list[Pooled] = []
         self._open = True
-        self._free = asyncio.Semaphore(connections_max)
+        self._engine = create_async_engine(
+            url,
+            async_creator=connect,
+            pool_size=connections_max,
+            max_overflow=0,
+            pool_timeout=timeout_s,
+            pool_recycle=kept_s,
+            pool_use_lifo=True,
+            pool_reset_on_return=None,  # SQLAlchemy does not see what the driver began
+        )
+
+    @property
+    def in_use(self) -> int:
+        """How many are taken just now."""
+        return cast(QueuePool, self._engine.pool).checkedout()
 
     async def take(self) -> Pooled:
-        """A connection without a transaction; it may have died while it was idle. Give it back, or :meth:`drop` it.
+        """A connection without a transaction; it may have died while it was idle. Give it back, or close it.
 
         Raises :class:`DatabaseUnavailable` when none becomes free in time, and what connecting raises.
         """
-        if self._free.locked():
-            await self._wait()
-        else:
-            await self._free.acquire()
-        self.in_use += 1
         try:
-            now = asyncio.get_running_loop().time()
-            while self._idle:
-                pooled = self._idle.pop()
-                if now - pooled.made_at < self._kept_s:
-                    return pooled
-                await pooled.close()
-            return Pooled(await self._engine.connect(), now)
-        except BaseException:
-            self._release()
-            raise
+            return Pooled(await self._engine.connect())
+        except PoolTimeout as error:
+            message = "All connections to the database are busy; try again in a few seconds."
+            raise DatabaseUnavailable(message) from error
 
     async def give_back(self, pooled: Pooled) -> None:
         """Let others have it. What was not committed is rolled back; when that can't be, it is closed."""
@@ -115,31 +113,11 @@ class Pool:
                 await pooled.roll_back()
         finally:
             if pooled.clean and self._open:
-                self._idle.append(pooled)
-                self._release()
+                await pooled.connection.close()
             else:
-                await self.drop(pooled)
-
-    async def drop(self, pooled: Pooled) -> None:
-        """Close it in place of giving it back."""
-        self._release()
-        await pooled.close()
+                await pooled.close()
 
     async def close(self) -> None:
         """Close the idle connections, and those in use when they are given back. May be repeated."""
         self._open = False
-        while self._idle:
-            await self._idle.pop().close()
         await self._engine.dispose()
-
-    async def _wait(self) -> None:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._free.acquire()
-        except TimeoutError as error:
-            message = "All connections to the database are busy; try again in a few seconds."
-            raise DatabaseUnavailable(message) from error
-
-    def _release(self) -> None:
-        self.in_use -= 1
-        self._free.release()
