@@ -17,7 +17,8 @@ from ff_cloud.testing.kinds import kinds_to_look_at
 from ff_cloud.vms.engine.base import Limits, VmSpec
 from ff_cloud.vms.model import Desired, Vm
 from ff_cloud.vms.plan import FAILURES_MAX
-from ff_cloud.workspaces.kinds import CHECKPOINT, REVIVE, SUSPEND, TERMINATE, UPGRADE, WAKE
+from ff_cloud.workspaces.kinds import CHECKPOINT, REVIVE, SUSPEND, UPGRADE, WAKE
+from ff_core.contract.operation import TERMINATE
 from ff_core.contract.workspace import VmStatus, WorkspaceView
 from ff_core.ids import VmId
 from ff_core.world import SystemWorld

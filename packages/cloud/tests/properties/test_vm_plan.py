@@ -22,7 +22,8 @@ from ff_cloud.operations.model import Direction
 from ff_cloud.vms.engine.base import ContainerSeen
 from ff_cloud.vms.model import AnyVm, Desired, Vm
 from ff_cloud.vms.steps import DISCARD, WARM
-from ff_cloud.workspaces.kinds import CHECKPOINT, PROVISION, REVIVE, SUSPEND, TERMINATE, UPGRADE, WAKE
+from ff_cloud.workspaces.kinds import CHECKPOINT, PROVISION, REVIVE, SUSPEND, UPGRADE, WAKE
+from ff_core.contract.operation import TERMINATE
 from ff_core.contract.workspace import VmStatus, WorkspaceStatus
 from ff_core.ids import WorkspaceId
 

@@ -16,8 +16,9 @@ from ff_cloud.vms.footing import CONTAINER
 from ff_cloud.vms.model import AnyVm, Desired, Vm
 from ff_cloud.vms.plan import FAILURES_MAX, runs
 from ff_cloud.workspaces import resting, steps
-from ff_cloud.workspaces.kinds import PASSING, PROVISION, REMOVE, REVIVE, TERMINATE, WAKE
+from ff_cloud.workspaces.kinds import PASSING, PROVISION, REMOVE, REVIVE, WAKE
 from ff_cloud.workspaces.settle import Settler
+from ff_core.contract.operation import TERMINATE
 from ff_core.contract.workspace import VmStatus, WorkspaceStatus
 from ff_core.ids import VmId, WorkspaceId
 

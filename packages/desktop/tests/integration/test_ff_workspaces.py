@@ -5,8 +5,10 @@ import subprocess
 from datetime import UTC, datetime
 
 import pytest
+from scripted_server import refused, reply
 
 from ff_core.contract.base import ErrorView
+from ff_core.contract.operation import OperationStatus
 from ff_core.contract.problem import Problem
 from ff_core.contract.workspace import VmStatus, VmView, WorkspaceStatus
 from ff_core.world import uuid7
@@ -122,6 +124,22 @@ def test_suspend_waits_until_it_sleeps(logged_in, server):
     assert server.queries["suspend"] == {"force": "true"}
 
 
+def test_suspend_waits_for_what_is_being_done_with_it(logged_in, server):
+    workspace = server.add_workspace()
+    suspend = server.suspend
+    busy = [True, True]
+
+    async def refuse(request):
+        if busy and busy.pop():
+            return refused(409, "operation_active", "It is being saved.")
+        return await suspend(request)
+
+    server.suspend = refuse
+    result = logged_in("suspend", "demo")
+    assert result.exit_code == 0, result.output
+    assert len(server.seen("POST", f"/v1/workspaces/{workspace.id}/suspend")) == 3
+
+
 def test_a_workspace_in_use_is_not_suspended_and_says_so(logged_in, server):
     server.add_workspace()
     server.suspend_error = ErrorView(code="vm_in_use", message="A turn runs.")
@@ -148,6 +166,23 @@ def test_rm_waits_until_gone(logged_in, server):
     assert json.loads(result.stdout)["status"] == "done"
     assert server.workspaces == {}
     assert logged_in("rm", "demo", "--yes").exit_code == 4
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "provision"])
+def test_rm_waits_for_the_deletion_itself_after_what_ran_before_it(logged_in, server, kind):
+    workspace = server.add_workspace()
+    delete, before = server.delete, server.new_operation(kind, workspace)
+    undone = {"status": OperationStatus.UNDONE, "error": ErrorView(code="cancelled", message="It was cancelled.")}
+
+    async def cancel_first(request):
+        server.delete, server.operations[str(before.id)] = delete, before.model_copy(update=undone)
+        return reply(before, 202)
+
+    server.delete = cancel_first
+    result = logged_in("rm", "demo", "--yes", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["kind"]) == (0, "terminate")
+    assert server.workspaces == {}
+    assert len(server.seen("DELETE", f"/v1/workspaces/{workspace.id}")) == 2
 
 
 def test_rm_when_the_operation_goes_with_the_workspace(logged_in, server):

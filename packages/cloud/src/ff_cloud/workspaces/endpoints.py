@@ -117,7 +117,10 @@ async def get(workspace_id: WorkspaceId, who: Reader, db: Db, workspaces: Worksp
 
 @router.delete("/{workspace_id}", status_code=202)
 async def delete(workspace_id: WorkspaceId, who: Writer, db: Db, workspaces: Workspaces) -> OperationView:
-    """Delete a workspace in whatever state it is, with its container, volume and history. It is gone when it answers 404."""
+    """Delete a workspace in whatever state it is, with its container, volume and history. It is gone when it answers 404.
+
+    Something else that is being done with it is undone first, and is what this names then: repeat it for the deletion itself.
+    """
     async with db.transaction(who.user_id) as tx:
         operation = await OperationRepository(tx).get(await workspaces.delete(tx, workspace_id))
     if operation is None:

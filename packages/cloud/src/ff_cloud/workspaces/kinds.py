@@ -10,7 +10,6 @@ UPGRADE = "upgrade"
 """Give it a container of the present image over its files."""
 CHECKPOINT = "checkpoint"
 """Store its state outside of its VM."""
-TERMINATE = "terminate"
 
 REMOVE = "remove"
 """The step in which a deleted workspace's VM goes."""

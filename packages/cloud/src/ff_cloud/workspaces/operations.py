@@ -37,6 +37,7 @@ from ff_cloud.workspaces.steps import (
     RemoveVm,
     SeedFor,
 )
+from ff_core.contract.operation import TERMINATE
 from ff_core.world import World
 
 
@@ -115,7 +116,7 @@ def kinds(
         ),
         Kind(name=names.CHECKPOINT, steps=[SaveState(db, footing, outside.save, "timer")], on_settled=settler.rested),
         Kind(
-            name=names.TERMINATE,
+            name=TERMINATE,
             steps=[RemoveVm(db, engine), ForgetState(db, outside.forget)],
             forward_only=True,
             on_settled=settler.terminated,

@@ -17,8 +17,9 @@ from ff_cloud.vms.admission import REASONS
 from ff_cloud.vms.model import Vm
 from ff_cloud.vms.repository import VmRepository
 from ff_cloud.workspaces.errors import ServerFull, WorkspaceNotReady
-from ff_cloud.workspaces.kinds import ADMIT, CLAIMED_STEPS_DONE, PROVISION, TERMINATE
+from ff_cloud.workspaces.kinds import ADMIT, CLAIMED_STEPS_DONE, PROVISION
 from ff_cloud.workspaces.repository import GONE, Workspace, WorkspaceRepository
+from ff_core.contract.operation import TERMINATE
 from ff_core.contract.plans import CountLimitView, LimitsView
 from ff_core.contract.workspace import NewWorkspace, VmStatus, WorkspaceStatus, WorkspaceView
 from ff_core.errors import NotFound

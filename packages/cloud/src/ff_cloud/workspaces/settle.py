@@ -10,9 +10,10 @@ from ff_cloud.operations.model import Operation, Status
 from ff_cloud.operations.service import start
 from ff_cloud.vms.model import Desired
 from ff_cloud.vms.repository import SystemVmRepository
-from ff_cloud.workspaces.kinds import PASSING, REMOVE, REVIVE, TERMINATE, WAKE
+from ff_cloud.workspaces.kinds import PASSING, REMOVE, REVIVE, WAKE
 from ff_cloud.workspaces.repository import GONE, SystemWorkspaceRepository, Workspace
 from ff_core.contract.base import ErrorView
+from ff_core.contract.operation import TERMINATE
 from ff_core.contract.workspace import VmStatus, WorkspaceStatus
 from ff_core.ids import WorkspaceId
 from ff_core.world import World

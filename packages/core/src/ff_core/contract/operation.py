@@ -6,6 +6,9 @@ from enum import StrEnum
 from ff_core.contract.base import ErrorView, View
 from ff_core.ids import OperationId, WorkspaceId
 
+TERMINATE = "terminate"
+"""The kind of the operation that deletes a workspace."""
+
 
 class OperationStatus(StrEnum):
     """QUEUED, RUNNING: active. DONE: it took place. UNDONE: failed or cancelled, nothing is left of it. STUCK: see the log."""

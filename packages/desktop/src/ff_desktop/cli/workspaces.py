@@ -1,6 +1,7 @@
 """``ff new``, ``ff ls``, ``ff status``, ``ff suspend``, ``ff rm``."""
 
 import sys
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -8,7 +9,7 @@ from pydantic import SecretStr
 
 from ff_core.contract.base import ErrorView, dump
 from ff_core.contract.daemon import Repository
-from ff_core.contract.operation import OperationStatus, OperationView
+from ff_core.contract.operation import TERMINATE, OperationStatus, OperationView
 from ff_core.contract.problem import Problem, RemoteProblem, problem_of
 from ff_core.contract.session import SessionView
 from ff_core.contract.workspace import NewWorkspace, WorkspaceStatus, WorkspaceView
@@ -27,7 +28,10 @@ POLL_S_MAX = 1.0
 READY_S_MAX = 1800.0
 GONE_S_MAX = 300.0
 TOKEN_CHARS_MAX = 4096
+OPERATION_ACTIVE = "operation_active"
+"""The server's code for: something else is being done with it just now."""
 PREPARING = frozenset({WorkspaceStatus.NEW, WorkspaceStatus.PROVISIONING})
+ACTIVE = frozenset({OperationStatus.QUEUED, OperationStatus.RUNNING})
 
 
 @command
@@ -110,16 +114,7 @@ def suspend(
     shell = shell_of(context)
     backend = shell.desktop.backend()
     workspace = find_workspace(backend, name)
-    operation = backend.suspend(workspace.id, force=force)
-    waited_s, pause_s = 0.0, POLL_S_FIRST
-    with shell.screen.progress(f"suspending {workspace.name}") as progress:
-        while operation.status in {OperationStatus.QUEUED, OperationStatus.RUNNING}:
-            if waited_s >= GONE_S_MAX:
-                raise TimedOut(f"{workspace.name} is still awake after {GONE_S_MAX:g} s; the server goes on, see: ff status")
-            shell.desktop.sleep(pause_s)
-            waited_s, pause_s = waited_s + pause_s, min(POLL_S_MAX, pause_s * 1.5)
-            operation = backend.operation(operation.id)
-            _tell(progress, operation)
+    operation = _until_asleep(shell, backend, workspace, force=force)
     shell.screen.object(operation)
     if operation.status is not OperationStatus.DONE:
         raise _failure(operation.error, f"{workspace.name} was not suspended; try again.")
@@ -149,7 +144,7 @@ def rm(
         if not agreed:
             shell.screen.note("Nothing was deleted.")
             return Exit.FAILED
-    operation = _until_gone(shell, backend, workspace, backend.delete(workspace.id))
+    operation = _until_gone(shell, backend, workspace)
     shell.screen.object(operation)
     if operation.status is not OperationStatus.DONE:
         raise _failure(operation.error, f"{workspace.name} could not be deleted; try again.")
@@ -158,14 +153,11 @@ def rm(
 
 
 def _until_prepared(shell: Shell, backend: Backend, workspace: WorkspaceView) -> WorkspaceView:
-    waited_s, pause_s = 0.0, POLL_S_FIRST
+    pauses = _pauses(shell, READY_S_MAX, f"{workspace.name} is still being prepared")
     try:
         with shell.screen.progress(f"preparing {workspace.name}") as progress:
             while workspace.status in PREPARING:
-                if waited_s >= READY_S_MAX:
-                    raise TimedOut(f"{workspace.name} is still {workspace.status} after {READY_S_MAX:g} s; see: ff status")
-                shell.desktop.sleep(pause_s)
-                waited_s, pause_s = waited_s + pause_s, min(POLL_S_MAX, pause_s * 1.5)
+                next(pauses)
                 workspace = backend.workspace(workspace.id)
                 if shell.screen.progresses and workspace.operation_id is not None:
                     _tell(progress, backend.operation(workspace.operation_id))
@@ -175,16 +167,35 @@ def _until_prepared(shell: Shell, backend: Backend, workspace: WorkspaceView) ->
     return workspace
 
 
-def _until_gone(shell: Shell, backend: Backend, workspace: WorkspaceView, operation: OperationView) -> OperationView:
-    waited_s, pause_s = 0.0, POLL_S_FIRST
-    with shell.screen.progress(f"deleting {workspace.name}") as progress:
-        while operation.status in {OperationStatus.QUEUED, OperationStatus.RUNNING}:
-            if waited_s >= GONE_S_MAX:
-                raise TimedOut(f"{workspace.name} is still there after {GONE_S_MAX:g} s; the server goes on, see: ff ls")
-            shell.desktop.sleep(pause_s)
-            waited_s, pause_s = waited_s + pause_s, min(POLL_S_MAX, pause_s * 1.5)
+def _until_asleep(shell: Shell, backend: Backend, workspace: WorkspaceView, *, force: bool) -> OperationView:
+    pauses = _pauses(shell, GONE_S_MAX, f"{workspace.name} is still awake")
+    with shell.screen.progress(f"suspending {workspace.name}") as progress:
+        while True:
             try:
-                operation = backend.operation(operation.id)
+                operation = backend.suspend(workspace.id, force=force)
+                break
+            except RemoteProblem as error:  # the server saves it, say: that ends by itself
+                if error.problem.code != OPERATION_ACTIVE:
+                    raise
+                progress.update("waiting for what is being done with it")
+            next(pauses)
+        while operation.status in ACTIVE:
+            next(pauses)
+            operation = backend.operation(operation.id)
+            _tell(progress, operation)
+    return operation
+
+
+def _until_gone(shell: Shell, backend: Backend, workspace: WorkspaceView) -> OperationView:
+    pauses = _pauses(shell, GONE_S_MAX, f"{workspace.name} is still there")
+    operation = backend.delete(workspace.id)
+    with shell.screen.progress(f"deleting {workspace.name}") as progress:
+        while operation.status in ACTIVE or operation.kind != TERMINATE:
+            next(pauses)
+            try:
+                # When what ran on it has undone itself, the server, asked again, names the deletion.
+                again = operation.status not in ACTIVE
+                operation = backend.delete(workspace.id) if again else backend.operation(operation.id)
             except RemoteProblem as error:
                 # The operation's row may go with the workspace it ended.
                 if error.problem.status != NotFound.status or not _is_gone(backend, workspace):
@@ -192,6 +203,16 @@ def _until_gone(shell: Shell, backend: Backend, workspace: WorkspaceView, operat
                 return operation.model_copy(update={"status": OperationStatus.DONE})
             _tell(progress, operation)
     return operation
+
+
+def _pauses(shell: Shell, s_max: float, state: str) -> Iterator[None]:
+    """Sleep before each look, longer each time; raises ``TimedOut`` with ``state`` when that took ``s_max`` seconds."""
+    waited_s, pause_s = 0.0, POLL_S_FIRST
+    while waited_s < s_max:
+        shell.desktop.sleep(pause_s)
+        waited_s, pause_s = waited_s + pause_s, min(POLL_S_MAX, pause_s * 1.5)
+        yield
+    raise TimedOut(f"{state} after {s_max:g} s; the server goes on, see: ff ls")
 
 
 def _is_gone(backend: Backend, workspace: WorkspaceView) -> bool:
