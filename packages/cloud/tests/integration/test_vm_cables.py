@@ -170,3 +170,27 @@ print(json.dumps([first, again, moved, network.hole(other, IN_EVERY_CGROUP, chil
     assert first == again
     assert moved.startswith("10.2.0.")
     assert (hole, cables) == (None, 1)
+
+
+def test_among_many_others_that_come_and_go_it_is_seen_as_it_is():
+    found = run("""
+to = bridge(subnet="10.1.0.0/24")
+children += [child()]
+attach(children[0], to)
+others = "".join(f"link add v{n} master br0 type veth peer name w{n}\\n" for n in range(100))
+subprocess.run(["ip", "-batch", "-"], input=others, text=True, check=True)
+turn = "".join("link add d0 type bridge\\nlink delete d0\\n" for _ in range(20))
+ended = False
+def churn():
+    while not ended:
+        subprocess.run(["ip", "-batch", "-"], input=turn, text=True, check=True)
+with ThreadPoolExecutor(1) as pool:
+    churning = pool.submit(churn)
+    try:
+        holes = {network.hole(to, IN_EVERY_CGROUP, children[0].pid) for _ in range(100)}
+    finally:
+        ended = True
+    churning.result()
+print(json.dumps(list(holes)))
+""")
+    assert found == [None]

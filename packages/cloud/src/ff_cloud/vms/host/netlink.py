@@ -8,13 +8,12 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
-from errno import EEXIST, ENODEV
+from errno import EAGAIN, EEXIST, ENODEV
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Self
 
-_REQUEST, _ACK, _DUMP, _REPLACE, _EXCL, _CREATE = 0x1, 0x4, 0x300, 0x100, 0x200, 0x400
+_REQUEST, _ACK, _INTERRUPTED, _DUMP, _REPLACE, _EXCL, _CREATE = 0x1, 0x4, 0x10, 0x300, 0x100, 0x200, 0x400
 _ERROR, _DONE = 2, 3
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK, _NEWADDR, _GETADDR, _NEWROUTE, _NEWNEIGH = 16, 17, 18, 19, 20, 22, 24, 28
 _GETNSID, _NETNSA_NSID, _NETNSA_FD = 90, 1, 3
@@ -30,6 +29,8 @@ _TABLE_MAIN, _PROTO_STATIC, _UNICAST, _PERMANENT = 254, 4, 1, 0x80
 _CLONE_NEWNET = 0x40000000
 _BYTES_MAX = 1 << 20
 TIMEOUT_S = 5.0
+LISTINGS_MAX = 100
+"""How often a list is asked for that changed while it was read: it may lack something that was there all the time."""
 
 
 @dataclass(frozen=True)
@@ -65,20 +66,20 @@ class Netlink:
     def link(self, name: str) -> Link | None:
         """The interface of that name."""
         try:
-            answers = list(self._ask(_GETLINK, _link_head() + _text(_IFLA_IFNAME, name), flags=0))
+            (answer,) = self._ask(_GETLINK, _link_head() + _text(_IFLA_IFNAME, name))
         except OSError as error:
             if error.errno == ENODEV:
                 return None
             raise
-        return _link_of(answers[0])
+        return _link_of(answer)
 
     def links(self) -> list[Link]:
         """Every interface."""
-        return [_link_of(answer) for answer in self._ask(_GETLINK, _link_head(), flags=_DUMP)]
+        return [_link_of(answer) for answer in self._list(_GETLINK, _link_head())]
 
     def namespace_number(self, namespace_fd: int) -> int | None:
         """The number under which this namespace knows another, see ``Link.peer_namespace``; null when it does not."""
-        (answer,) = self._ask(_GETNSID, b"\0" * 4 + _number(_NETNSA_FD, namespace_fd), flags=0)
+        (answer,) = self._ask(_GETNSID, b"\0" * 4 + _number(_NETNSA_FD, namespace_fd))
         number = struct.unpack("=i", _attrs(answer[4:])[_NETNSA_NSID])[0]
         return number if number >= 0 else None
 
@@ -107,7 +108,7 @@ class Netlink:
 
     def isolated(self, index: int) -> bool:
         """Whether a port is, see :meth:`isolate`."""
-        for answer in self._ask(_GETLINK, _link_head(family=_AF_BRIDGE), flags=_DUMP):
+        for answer in self._list(_GETLINK, _link_head(family=_AF_BRIDGE)):
             if struct.unpack_from("=i", answer, 4)[0] == index:
                 port = _attrs(_attrs(answer[16:]).get(_IFLA_PROTINFO, b""))
                 return port.get(_BRPORT_ISOLATED) == b"\x01"
@@ -142,7 +143,7 @@ class Netlink:
     def addresses(self, index: int) -> list[IPv4Interface]:
         """The IPv4 addresses of an interface."""
         found = []
-        for answer in self._ask(_GETADDR, struct.pack("=BBBBI", socket.AF_INET, 0, 0, 0, 0), flags=_DUMP):
+        for answer in self._list(_GETADDR, struct.pack("=BBBBI", socket.AF_INET, 0, 0, 0, 0)):
             _, prefix, _, _, owner = struct.unpack_from("=BBBBI", answer)
             if owner == index:
                 found.append(IPv4Interface((_attrs(answer[8:])[_IFA_LOCAL], prefix)))
@@ -163,29 +164,41 @@ class Netlink:
         self._do(_NEWNEIGH, head + _attr(_NDA_DST, address.packed) + _attr(_NDA_LLADDR, mac), flags=_CREATE | _REPLACE)
 
     def _do(self, kind: int, body: bytes, *, flags: int = 0) -> None:
-        for _ in self._ask(kind, body, flags=flags | _ACK):
-            pass
+        self._ask(kind, body, flags=flags | _ACK)
 
-    def _ask(self, kind: int, body: bytes, *, flags: int) -> Iterator[bytes]:
+    def _list(self, kind: int, body: bytes) -> list[bytes]:
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
+                return self._ask(kind, body, flags=_DUMP)
+            except OSError as error:
+                if error.errno != EAGAIN or attempts == LISTINGS_MAX:
+                    raise
+
+    def _ask(self, kind: int, body: bytes, *, flags: int = 0) -> list[bytes]:
+        """All answers, so that the next question finds the socket free. Raises ``EAGAIN`` when a list changed meanwhile."""
         self._seq += 1
         self._socket.send(struct.pack("=IHHII", 16 + len(body), kind, flags | _REQUEST, self._seq, 0) + body)
+        found: list[bytes] = []
+        changed = False
         while True:
             data = self._socket.recv(_BYTES_MAX)
             while data:
-                length, kind, _, seq, _ = struct.unpack_from("=IHHII", data)
+                length, kind, marks, seq, _ = struct.unpack_from("=IHHII", data)
                 payload, data = data[16:length], data[(length + 3) & ~3 :]
                 if seq != self._seq:
                     continue
-                if kind == _ERROR:
-                    code = -struct.unpack_from("=i", payload)[0]
-                    if code:
-                        raise OSError(code, os.strerror(code))
-                    return
-                if kind == _DONE:
-                    return
-                yield payload
+                if kind == _ERROR and (code := -struct.unpack_from("=i", payload)[0]):
+                    raise OSError(code, os.strerror(code))
+                changed = changed or bool(marks & _INTERRUPTED)
+                if kind in {_ERROR, _DONE}:
+                    if changed:
+                        raise OSError(EAGAIN, "it changed while it was listed")
+                    return found
+                found.append(payload)
                 if not flags & (_DUMP | _ACK):
-                    return
+                    return found
 
 
 def netlink_of(namespace_fd: int) -> Netlink:
