@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 RESTORE = "restore"
 """In the private folder: where ``Checkpoints`` keeps a restore that is under way."""
-AGENTS_AFTER_S = 10.0
-"""After a workspace is ready, if no session was opened before."""
 STOP_TIMEOUT_S = 3.5
 """For agents to end when we are told to; what has not ended then dies with the container."""
 
@@ -113,8 +111,6 @@ class Engine:
         first = self._access is None
         self._access = request.model
         if first and known:
-            if self.workspaces.ready():
-                self.expect_agents(after_s=AGENTS_AFTER_S)
             await self.sessions.resume_queues()
 
     async def restore(self, wanted: "RestoreRequest", body: AsyncIterator[bytes]) -> "Restored":
@@ -128,10 +124,8 @@ class Engine:
         return restored
 
     async def prepare(self, workspace_id: WorkspaceId, request: "PrepareRepository") -> "Repository":
-        """Make the checkout; see ``Workspaces.prepare``. Then get ready for the agent; not before, both want the processor."""
-        made = await self.workspaces.prepare(workspace_id, request)
-        self.expect_agents(after_s=AGENTS_AFTER_S)
-        return made
+        """Make the checkout; see ``Workspaces.prepare``."""
+        return await self.workspaces.prepare(workspace_id, request)
 
     def last_seq(self) -> tuple[WorkspaceId | None, int]:
         """The workspace this host belongs to, bound or not, and ``seq`` of its newest event."""
@@ -176,20 +170,13 @@ class Engine:
         await self.stop()
         self._store.close()
 
-    def expect_agents(self, *, after_s: float = 0.0) -> None:
-        """Get ready for an agent: at once when one is about to be asked for, else when the first commands are through.
-
-        It takes a second of the processor, and of many workspaces that are made at once each wants its own. May be repeated.
-        """
-        if not self._uses_claude or self._claude_module is not None:
-            return
-        if after_s:
-            asyncio.get_running_loop().call_later(after_s, self.expect_agents)
-        else:
+    def expect_agents(self) -> None:
+        """Get ready for an agent that is about to be asked for; not before, see :meth:`_import_claude`. May be repeated."""
+        if self._uses_claude:
             self._import_claude()
 
     def _import_claude(self) -> asyncio.Task[ModuleType]:
-        """The room that imports the SDK, which takes a second and half our memory: in a thread."""
+        """The room that imports the SDK, which takes half a second and half our memory: in a thread."""
         if self._claude_module is None:
             load = asyncio.to_thread(importlib.import_module, "ff_core.claude.backend")
             self._claude_module = asyncio.create_task(load)
