@@ -23,6 +23,8 @@ class Ground:
 
     network: VmNetwork
     model: ModelApi
+    docker_host: str | None = None
+    """Where the Docker Engine is; null: where it always is."""
 
     @contextmanager
     def deployment(self, suffix: str) -> Iterator[dict[str, str]]:
@@ -43,27 +45,30 @@ class Ground:
                 "FF_VM_IMAGE": LATEST,
             }
         finally:
-            if containers := docker("ps", "-aq", *label):
-                docker("rm", "-f", *containers)
-            if volumes := docker("volume", "ls", "-q", *label):
-                docker("volume", "rm", *volumes)
+            if containers := self._docker("ps", "-aq", *label):
+                self._docker("rm", "-f", *containers)
+            if volumes := self._docker("volume", "ls", "-q", *label):
+                self._docker("volume", "rm", *volumes)
 
     async def settled(self, url: str, settings: dict[str, str], *, timeout_s: float = 60.0) -> None:
         """Return once everything of this deployment is in order: rows, containers, volumes, cables, daemons."""
         async with AsyncExitStack() as exits:
             db = await exits.enter_async_context(Database(url))
-            engine = await exits.enter_async_context(docker_engine(settings["FF_DEPLOYMENT"]))
+            engine = await exits.enter_async_context(docker_engine(settings["FF_DEPLOYMENT"], url=self.docker_host))
             cloud = await exits.enter_async_context(cloud_over(db, engine, settings_for(Path("/nonexistent"))))
             await until_settled(cloud.db, cloud.engine, cloud.daemons, timeout_s=timeout_s)
         assert self.loose_cables() == set()
 
     def loose_cables(self) -> set[str]:
         """Ports of the VMs' bridge that were made for containers which do not run."""
-        running = set(docker("ps", "-q", "--no-trunc"))
+        running = set(self._docker("ps", "-q", "--no-trunc"))
         name = '{{index .Options "com.docker.network.bridge.name"}}'
-        (bridge,) = docker("network", "inspect", "--format", name, self.network.name) or (f"br-{self._network_id()}",)
+        (bridge,) = self._docker("network", "inspect", "--format", name, self.network.name) or (f"br-{self._network_id()}",)
         ports = [Path("/sys/class/net") / port.name for port in Path(f"/sys/class/net/{bridge}/brif").iterdir()]
         return {port.name for port in ports if (owner := (port / "ifalias").read_text().strip()) and owner not in running}
 
     def _network_id(self) -> str:
-        return docker("network", "inspect", "--format", "{{.Id}}", self.network.name)[0][:12]
+        return self._docker("network", "inspect", "--format", "{{.Id}}", self.network.name)[0][:12]
+
+    def _docker(self, *argv: str) -> list[str]:
+        return docker(*(() if self.docker_host is None else ("--host", self.docker_host)), *argv)

@@ -1,18 +1,20 @@
-"""The way to the Docker Engine is cut in the middle of everything, at the worst moment, and comes back after a while."""
+"""The Docker Engine is cut off, or killed, in the middle of everything, at the worst moment, and comes back after a while."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
 import pytest
 from api_user import User
 from ground import Ground
+from own_dockerd import OwnDockerd, own_dockerd
 from stack import scratch
 
 from ff_cloud.testing.postgres import PostgresForTests
 from ff_cloud.testing.server import LISTENING, own_environment, program, running
+from ff_cloud.testing.vm_network import vm_network
 
 pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="session")]
 
@@ -23,10 +25,12 @@ CHUNK_BYTES = 65_536
 
 
 class Way:
-    """To the Docker Engine, through us; can be cut by hand or when a question of some kind passes."""
+    """To the Docker Engine, through us; can be cut by hand or when a question of some kind passes. ``killed`` goes with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, engine: str = DOCKER, killed: OwnDockerd | None = None) -> None:
         self.cut = asyncio.Event()
+        self._engine = engine
+        self._killed = killed
         self._trigger: bytes | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -36,13 +40,21 @@ class Way:
 
     def cut_now(self) -> None:
         """All connections end, and no new one works."""
+        if self._killed is not None and not self.cut.is_set():
+            self._killed.kill()
         self.cut.set()
+        self.close()
+
+    def close(self) -> None:
+        """End all connections."""
         for writer in self._writers:
             writer.transport.abort()
 
-    def mend(self) -> None:
+    async def mend(self) -> None:
         """It works again."""
         self._trigger = None
+        if self._killed is not None:
+            await asyncio.to_thread(self._killed.start)
         self.cut.clear()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -52,7 +64,7 @@ class Way:
         to_docker = None
         self._writers.add(writer)
         try:
-            from_docker, to_docker = await asyncio.open_unix_connection(DOCKER)
+            from_docker, to_docker = await asyncio.open_unix_connection(self._engine)
             await asyncio.gather(self._pass(reader, to_docker, watched=True), self._pass(from_docker, writer, watched=False))
         except OSError:
             pass
@@ -73,9 +85,8 @@ class Way:
 
 
 @asynccontextmanager
-async def way_to_docker(kind: Literal["unix", "tcp"], folder: Path) -> AsyncIterator[tuple[Way, str]]:
-    """A way, and its address as ``FF_DOCKER_HOST`` takes it."""
-    way = Way()
+async def served(way: Way, kind: Literal["unix", "tcp"], folder: Path) -> AsyncIterator[str]:
+    """The address of a way as ``FF_DOCKER_HOST`` takes it."""
     if kind == "unix":
         server = await asyncio.start_unix_server(way.serve, path=folder / "docker.sock")
         url = f"unix://{folder / 'docker.sock'}"
@@ -83,31 +94,43 @@ async def way_to_docker(kind: Literal["unix", "tcp"], folder: Path) -> AsyncIter
         server = await asyncio.start_server(way.serve, "127.0.0.1", 0)
         url = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
-        yield way, url
+        yield url
     finally:
         server.close()
-        way.cut_now()
+        way.close()
 
 
 @pytest.mark.parametrize("kind", ["unix", "tcp"])
 async def test_a_docker_engine_that_goes_away_in_the_middle_of_everything(
     kind: Literal["unix", "tcp"], ground: Ground, real_postgres: PostgresForTests
 ) -> None:
-    with ExitStack() as exits:
-        folder = exits.enter_context(scratch())
-        url = real_postgres.create_database().render_as_string(hide_password=False)
-        async with way_to_docker(kind, folder) as (way, docker_host):
-            settings = exits.enter_context(ground.deployment(kind)) | {"FF_DOCKER_HOST": docker_host}
-            environment = own_environment(
-                settings | {"FF_DATABASE_URL": url, "FF_DATA_DIR": str(folder / "data"), "FF_PORT": "0"}
-            )
-            serving = running([program("ff-cloud"), "serve"], environment=environment, log=folder / "log", ready=LISTENING)
+    with scratch() as folder:
+        await _with_server(Way(), kind, folder, ground, real_postgres)
+
+
+async def test_a_docker_engine_that_is_killed_in_the_middle_of_everything(
+    ground: Ground, real_postgres: PostgresForTests
+) -> None:
+    with scratch() as folder, own_dockerd(folder) as own:
+        async with vm_network(purpose="killed", url=own.url) as network:
+            there = Ground(network, ground.model, own.url)
+            await _with_server(Way(str(own.socket), own), "unix", folder, there, real_postgres)
+
+
+async def _with_server(way: Way, kind: Literal["unix", "tcp"], folder: Path, ground: Ground, postgres: PostgresForTests) -> None:
+    """Let a server of its own go through everything."""
+    url = postgres.create_database().render_as_string(hide_password=False)
+    async with served(way, kind, folder) as docker_host:
+        with ground.deployment(kind) as settings:
+            more = {"FF_DOCKER_HOST": docker_host, "FF_DATABASE_URL": url, "FF_DATA_DIR": str(folder / "data"), "FF_PORT": "0"}
+            environment, log = own_environment(settings | more), folder / "log"
+            serving = running([program("ff-cloud"), "serve"], environment=environment, log=log, ready=LISTENING)
             server = await asyncio.to_thread(serving.__enter__)
             try:
                 async with User.sign_up(server.url) as user:
                     await _a_life(way, user, lambda: ground.settled(url, settings, timeout_s=LIMIT_S))
             except AssertionError as error:
-                raise AssertionError(f"{error}\n{(folder / 'log').read_text()[-6000:]}") from error
+                raise AssertionError(f"{error}\n{log.read_text()[-6000:]}") from error
             finally:
                 await asyncio.to_thread(serving.__exit__, None, None, None)
 
@@ -148,4 +171,4 @@ async def _away_from(way: Way, words: bytes) -> AsyncIterator[None]:
     async with asyncio.timeout(LIMIT_S):
         await way.cut.wait()
     await asyncio.sleep(AWAY_S)
-    way.mend()
+    await way.mend()

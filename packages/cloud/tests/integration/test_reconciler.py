@@ -5,19 +5,23 @@ many more states, is packages/cloud/tests/properties/test_vm_plan.py.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from random import Random
 
 import pytest
 from here import Enter, Here
 
 from ff_cloud.operations.model import Direction
-from ff_cloud.operations.service import start
+from ff_cloud.operations.service import active_keys, start
 from ff_cloud.testing.cloud import IMAGE, worker_of
 from ff_cloud.testing.kinds import kinds_to_look_at
-from ff_cloud.vms.engine.base import Limits, VmSpec
+from ff_cloud.testing.processes import ProcessEngine
+from ff_cloud.vms.engine.base import Limits, Observed, VmSpec
 from ff_cloud.vms.model import Desired, Vm
-from ff_cloud.vms.plan import FAILURES_MAX
+from ff_cloud.vms.plan import FAILURES_MAX, PlanRules
+from ff_cloud.vms.reconcile import Reconciler
 from ff_cloud.workspaces.kinds import CHECKPOINT, REVIVE, SUSPEND, UPGRADE, WAKE
+from ff_cloud.workspaces.orders import Orders
 from ff_core.contract.operation import TERMINATE
 from ff_core.contract.workspace import VmStatus, WorkspaceView
 from ff_core.ids import VmId
@@ -140,3 +144,34 @@ async def test_two_workers_settle_whatever_they_find(here: Enter, seed: int) -> 
 def test_it_knows_how_many_steps_there_are() -> None:
     kinds = kinds_to_look_at()
     assert {name: len(kinds[name].steps) - 1 for name in LAST} == LAST
+
+
+class Late(ProcessEngine):
+    """Tells of a moment before there was any VM."""
+
+    async def observe_all(self) -> list[Observed]:
+        return []
+
+
+async def test_what_was_seen_before_the_row_changed_is_looked_at_again(here: Enter) -> None:
+    async with here(workers=0) as cloud:
+        async with worker_of(cloud.cloud):
+            workspace = await cloud.user.ready()
+        orders = Orders(db=cloud.db, world=WORLD)
+        reconciler = Reconciler(
+            db=cloud.db,
+            engine=Late(cloud.engine.root, IMAGE),
+            wanted=orders.wanted,
+            orders=orders.by_act(),
+            rules=PlanRules(idle_max=None, warm_age_max=timedelta(hours=1)),
+            image=IMAGE,
+            world=WORLD,
+            every_s=60.0,
+        )
+        await reconciler.once()
+        async with cloud.db.system_transaction() as tx:
+            assert await active_keys(tx) == set()
+        await cloud.engine.lose((await cloud.vm_of(workspace.id)).id)
+        await reconciler.once()
+        async with cloud.db.system_transaction() as tx:
+            assert await active_keys(tx) == {str(workspace.id)}

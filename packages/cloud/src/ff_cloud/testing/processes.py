@@ -77,7 +77,7 @@ class ProcessEngine:
 
     def __init__(self, root: Path, *images: str, command: tuple[str, ...] = DAEMON, room: Capacity = ROOM) -> None:
         self.room = room
-        self._root = root
+        self.root = root
         self._images = images
         self._command = command
         self._world = SystemWorld()
@@ -85,14 +85,14 @@ class ProcessEngine:
             folder.mkdir(mode=0o711, exist_ok=True)
             folder.chmod(0o711)
         with contextlib.suppress(FileExistsError), (root / "first-uid").open("x") as file:
-            file.write(str(_FIRST_UID + os.getpid() * 1000))
+            file.write(str(_FIRST_UID + secrets.randbelow(1_000_000) * 1000))
             self._make_programs()
 
     # Bad things
 
     def go_away(self, *, away: bool = True) -> None:
         """Answer nobody, or again."""
-        path = self._root / "away"
+        path = self.root / "away"
         path.touch() if away else path.unlink(missing_ok=True)
 
     async def lose(self, vm_id: VmId) -> None:
@@ -115,7 +115,7 @@ class ProcessEngine:
 
     def volume(self, vm_id: VmId) -> Path:
         """The folder of its files."""
-        return self._root / "vms" / str(vm_id) / "volume"
+        return self.root / "vms" / str(vm_id) / "volume"
 
     # The protocol
 
@@ -211,7 +211,7 @@ class ProcessEngine:
         """Kill everything and remove all files; may be repeated."""
         for vm_id in self._vm_ids():
             self._remove(vm_id)
-        shutil.rmtree(self._root, ignore_errors=True)
+        shutil.rmtree(self.root, ignore_errors=True)
 
     # What follows runs in threads, alone with its VM, and may be cut off anywhere by a kill.
 
@@ -255,20 +255,21 @@ class ProcessEngine:
             found = replace(found, address=address, started_at=self._world.now().isoformat(), exit_code=None)
             self._write(vm_id, found)
             self._spawn(vm_id, found)
+        self._await_start(vm_id)
         return Endpoint(found.id, str(found.address), self._port(vm_id))
 
     def _spawn(self, vm_id: VmId, found: _Container) -> None:
         place = self._place(vm_id)
         uid = (place / "uid").read_text()
         environment = {
-            "PATH": f"{self._root / 'bin'}:{os.environ['PATH']}",
+            "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}",
             ENV_VM_ID: str(vm_id),
             ENV_GENERATION: str(found.generation),
             ENV_TOKEN_SHA256: found.token_sha256,
             "FF_ROOT": str(self.volume(vm_id)),
             "FF_PORT": "0",
             "FF_USER_ID": uid,
-            "FF_CLAUDE": str(self._root / "bin" / "claude"),
+            "FF_CLAUDE": str(self.root / "bin" / "claude"),
             **found.environment,
         }
         (place / "pid").unlink(missing_ok=True)
@@ -284,6 +285,10 @@ class ProcessEngine:
                 stderr=subprocess.STDOUT,
             )
         starter.wait(START_TIMEOUT_S)
+
+    def _await_start(self, vm_id: VmId) -> None:
+        """Until it listens or has ended; whoever spawned it may have died meanwhile."""
+        place = self._place(vm_id)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not (place / "pid").exists() or (self._port(vm_id) == 0 and self._pid(vm_id) is not None):
             if time.monotonic() > deadline:
@@ -332,7 +337,7 @@ class ProcessEngine:
 
     def _make_programs(self) -> None:
         """What a machine need not have, for the probe to find."""
-        folder = self._root / "bin"
+        folder = self.root / "bin"
         folder.mkdir(mode=0o755)
         folder.chmod(0o755)
         for name in ("node", "claude"):
@@ -344,7 +349,7 @@ class ProcessEngine:
         place.mkdir(mode=0o711, exist_ok=True)
         place.chmod(0o711)
         if not (place / "uid").exists():
-            first = int((self._root / "first-uid").read_text())
+            first = int((self.root / "first-uid").read_text())
             self._replace(place / "uid", str(first + self._next("users")))
         self.volume(vm_id).mkdir(mode=0o755, exist_ok=True)
         self.volume(vm_id).chmod(0o755)
@@ -378,16 +383,23 @@ class ProcessEngine:
         return running
 
     def _pid(self, vm_id: VmId) -> int | None:
-        """Of the process that is the container's first; None when it does not run."""
+        """Of the process that is the container's first; None when it does not run. Its number may be somebody else's by now."""
         try:
             pid = int((self._place(vm_id) / "pid").read_text())
             process = Path("/proc") / str(pid)
             state = process.joinpath("stat").read_text(errors="replace").rpartition(")")[2].split()[0]
-            words = process.joinpath("cmdline").read_bytes()
-            mine = not words or self._command[-1].encode() in words  # there are none while it becomes what it runs
+            mine = state not in "ZX" and self._is_of(process, vm_id)
         except (OSError, ValueError, IndexError):
             return None
-        return pid if state not in "ZX" and mine else None
+        return pid if mine else None
+
+    def _is_of(self, process: Path, vm_id: VmId) -> bool:
+        try:
+            environment = process.joinpath("environ").read_bytes()
+            # There is none while it becomes what it runs.
+            return not environment or f"{ENV_VM_ID}={vm_id}\0".encode() in environment
+        except PermissionError:  # a daemon lets only root look into it
+            return self._command[-1].encode() in process.joinpath("cmdline").read_bytes()
 
     def _port(self, vm_id: VmId) -> int:
         """What it says that it listens on; 0 before that."""
@@ -398,11 +410,11 @@ class ProcessEngine:
         return int(port.split(maxsplit=1)[0]) if says and "\n" in port else 0
 
     def _place(self, vm_id: VmId) -> Path:
-        return self._root / "vms" / str(vm_id)
+        return self.root / "vms" / str(vm_id)
 
     def _vm_ids(self) -> list[VmId]:
         with contextlib.suppress(FileNotFoundError):
-            return [VmId(UUID(path.name)) for path in (self._root / "vms").iterdir()]
+            return [VmId(UUID(path.name)) for path in (self.root / "vms").iterdir()]
         return []
 
     def _container(self, vm_id: VmId) -> _Container | None:
@@ -422,13 +434,13 @@ class ProcessEngine:
     def _next(self, name: str) -> int:
         """The next number of a series."""
         with self._locked(name):
-            path = self._root / "locks" / f"{name}.count"
+            path = self.root / "locks" / f"{name}.count"
             number = int(path.read_text()) + 1 if path.exists() else 0
             self._replace(path, str(number))
             return number
 
     def _require(self) -> None:
-        if (self._root / "away").exists():
+        if (self.root / "away").exists():
             raise DockerUnreachable
 
     async def _alone(self, vm_id: VmId, act: Callable[[], T]) -> T:
@@ -443,7 +455,7 @@ class ProcessEngine:
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
-        with (self._root / "locks" / name).open("wb") as file:
+        with (self.root / "locks" / name).open("wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
