@@ -1,4 +1,4 @@
-"""A lane: a database, VMs that are processes, a worker and an API that die where they are told to, and a user of theirs."""
+"""A lane: a database, VMs that are processes, a worker and an API, and a user. All but the user die where they are told to."""
 
 import asyncio
 import json
@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
+import psycopg
 import structlog
 from api_user import User
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
-from ff_cloud.kit.db import Database
+from ff_cloud.kit.db import Database, libpq_arguments
 from ff_cloud.operations.errors import Fatal
 from ff_cloud.operations.machine import Limits
 from ff_cloud.operations.run import Crash
@@ -32,11 +33,13 @@ from ff_cloud.vms.model import Vm
 from ff_cloud.vms.repository import SystemVmRepository
 from ff_cloud.vms.steps import WARM
 from ff_cloud.workspaces.kinds import UPGRADE
-from ff_core.contract.workspace import WorkspaceStatus
+from ff_core.contract.workspace import VmStatus, WorkspaceStatus
 from ff_core.ids import VmId, WorkspaceId
 from ff_core.world import SystemWorld
 
 Role = Literal["worker", "api"]
+Victim = Literal["self", "vms", "connections"]
+"""Who comes to the place; all VMs; everybody's connections to the database."""
 
 WORLD = SystemWorld()
 IMPATIENT = Limits(lease_s=0.8, renew_s=0.2, poll_s=0.1, backoff_s=0.05, backoff_max_s=0.5, cancel_grace_s=2.0)
@@ -47,28 +50,16 @@ START_S_MAX = 30.0
 DEATH_S_MAX = 30.0
 SETTLED_S_MAX = 40.0
 LOG_LINES = 60
+CUT = """
+    select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
+"""
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["ff_cloud.testing.cloud"])  # whoever takes a dead one's place begins at once
 
 
-def doom(armed: Path) -> Crash:
-    """Die, or fail, at the places that are in this file; the file goes with the death."""
-
-    def crash(place: str) -> None:
-        with suppress(FileNotFoundError):
-            what = json.loads(armed.read_text())
-            if place == what["die"]:
-                armed.unlink()
-                os.kill(os.getpid(), signal.SIGKILL)
-            if place == what["fail"]:
-                raise Fatal(FAILURE, "The test wants it to fail.")
-
-    return crash
-
-
 @dataclass(frozen=True)
-class Ground:
+class Shared:
     """What both processes of a lane stand on."""
 
     url: str
@@ -85,6 +76,17 @@ class Ground:
         """What both said."""
         return self.folder / "log"
 
+    def kill(self, victim: Victim) -> None:
+        """By SIGKILL. Of the database it is what everybody sees of its death, who may not tell it from a restart."""
+        match victim:
+            case "self":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "vms":
+                self.engine().lose_all()
+            case "connections":
+                with psycopg.connect(**libpq_arguments(make_url(self.url)), autocommit=True) as connection:
+                    connection.execute(CUT)
+
     def engine(self) -> ProcessEngine:
         """The VMs; all see the same."""
         return ProcessEngine(self.folder / "engine", IMAGE, NEXT_IMAGE)
@@ -97,20 +99,39 @@ class Ground:
             yield made
 
 
-def serve(role: Role, ground: Ground, tell: Connection) -> None:
+def doom(shared: Shared) -> Crash:
+    """Who dies, and what fails, at the places that are armed; the file goes with the death."""
+
+    def crash(place: str) -> None:
+        try:
+            armed = json.loads(shared.armed.read_text())
+        except FileNotFoundError:
+            return
+        if place == armed["die"]:
+            if armed["victim"] == "self":
+                shared.armed.unlink()
+            shared.kill(armed["victim"])
+            shared.armed.unlink()
+        if place == armed["fail"]:
+            raise Fatal(FAILURE, "The test wants it to fail.")
+
+    return crash
+
+
+def serve(role: Role, shared: Shared, tell: Connection) -> None:
     """The whole life of one process."""
-    output = ground.log.open("a", buffering=1)
+    output = shared.log.open("a", buffering=1)
     console = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(
         processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper("iso"), console],
         logger_factory=structlog.PrintLoggerFactory(output),
     )
-    asyncio.run(_serve(role, ground, tell))
+    asyncio.run(_serve(role, shared, tell))
 
 
-async def _serve(role: Role, ground: Ground, tell: Connection) -> None:
-    crash = doom(ground.armed)
-    async with ground.cloud() as cloud, AsyncExitStack() as stack:
+async def _serve(role: Role, shared: Shared, tell: Connection) -> None:
+    crash = doom(shared)
+    async with shared.cloud() as cloud, AsyncExitStack() as stack:
         if role == "api":
             tell.send(await stack.enter_async_context(api_of(cloud, image=NEXT_IMAGE, crash=crash)))
         else:
@@ -122,18 +143,18 @@ async def _serve(role: Role, ground: Ground, tell: Connection) -> None:
 class Mortal:
     """A process that serves until it dies, and its successors."""
 
-    def __init__(self, role: Role, ground: Ground) -> None:
+    def __init__(self, role: Role, shared: Shared) -> None:
         self.address = ""
         """Of the API that lives now."""
         self.lives = asyncio.Event()
         self._role: Role = role
-        self._ground = ground
+        self._shared = shared
 
     async def run(self) -> None:
         """Until it is cancelled there is always one."""
         while True:
             hear, tell = FORKS.Pipe(duplex=False)
-            process = FORKS.Process(target=serve, args=(self._role, self._ground, tell), daemon=True)
+            process = FORKS.Process(target=serve, args=(self._role, self._shared, tell), daemon=True)
             await asyncio.to_thread(process.start)
             tell.close()
             try:
@@ -161,14 +182,14 @@ class Lane:
     api: Mortal
     armed: Path
 
-    def arm(self, die: str, fail: str | None = None) -> None:
+    def arm(self, die: str, victim: Victim = "self", fail: str | None = None) -> None:
         """Somebody is to die at ``die``; until then steps fail at ``fail``, so that operations turn back."""
         new = self.armed.with_suffix(".new")
-        new.write_text(json.dumps({"die": die, "fail": fail}))
+        new.write_text(json.dumps({"die": die, "victim": victim, "fail": fail}))
         new.rename(self.armed)
 
     async def died(self, place: str) -> None:
-        """Somebody has, and another lives."""
+        """Somebody has."""
         try:
             async with asyncio.timeout(DEATH_S_MAX):
                 while self.armed.exists():
@@ -206,11 +227,15 @@ class Lane:
             await SystemVmRepository(tx).insert_warm(vm_id, image=NEXT_IMAGE, runtime=None, deadline_s=60)
             await start(tx, WARM, key=str(vm_id), user_id=None, input={}, world=WORLD)
 
-    async def oldest_warm(self) -> VmId:
-        """The warm VM that waits for longest."""
-        async with self.cloud.db.system_transaction() as tx:
-            vms = await SystemVmRepository(tx).everything()
-        return min((vm for vm in vms if vm.warm_at is not None), key=lambda vm: vm.warm_at or vm.created_at).id
+    async def full_pool(self, size: int) -> list[VmId]:
+        """The warm VMs, that which waits for longest first, once there are so many."""
+        async with asyncio.timeout(SETTLED_S_MAX):
+            while True:
+                async with self.cloud.db.system_transaction() as tx:
+                    warm = [vm for vm in await SystemVmRepository(tx).everything() if vm.status is VmStatus.WARM]
+                if len(warm) >= size:
+                    return [vm.id for vm in sorted(warm, key=lambda vm: vm.warm_at or vm.created_at)]
+                await asyncio.sleep(0.05)
 
     async def vm_of(self, workspace_id: UUID) -> Vm:
         """The VM it has."""
@@ -236,11 +261,11 @@ async def lane(postgres: PostgresForTests, **settings: Any) -> AsyncIterator[Lan
         async with AsyncExitStack() as stack:
             db = await stack.enter_async_context(postgres.database())
             url = db.url.render_as_string(hide_password=False)
-            ground = Ground(url, folder, {"checkpoint_every_s": 86_400.0, **settings})
-            engine = ground.engine()
+            shared = Shared(url, folder, {"checkpoint_every_s": 86_400.0, **settings})
+            engine = shared.engine()
             stack.callback(engine.close)
-            cloud = await stack.enter_async_context(ground.cloud())
-            mortals = [Mortal("worker", ground), api := Mortal("api", ground)]
+            cloud = await stack.enter_async_context(shared.cloud())
+            mortals = [Mortal("worker", shared), api := Mortal("api", shared)]
             for mortal in mortals:
                 running = asyncio.create_task(mortal.run())
                 stack.push_async_callback(_end, running)
@@ -250,9 +275,9 @@ async def lane(postgres: PostgresForTests, **settings: Any) -> AsyncIterator[Lan
             async with db.system_transaction() as tx:
                 await tx.execute(text("update users set plan = 'team'"))
             try:
-                yield Lane(cloud, engine, user, api, ground.armed)
+                yield Lane(cloud, engine, user, api, shared.armed)
             except BaseException as error:
-                error.add_note("\n".join(ground.log.read_text(errors="replace").splitlines()[-LOG_LINES:]))
+                error.add_note("\n".join(shared.log.read_text(errors="replace").splitlines()[-LOG_LINES:]))
                 raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
