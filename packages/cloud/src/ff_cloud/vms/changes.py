@@ -11,7 +11,7 @@ from ff_core.ids import WorkspaceId
 from ff_core.world import World
 
 AFTER_CLAIM_S = 0.3
-POLL_S = 0.25
+POLL_S = 1.0
 """A waiter looks so often by itself, should nobody tell it."""
 
 
