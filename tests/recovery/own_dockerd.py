@@ -1,6 +1,7 @@
 """A Docker Engine of a test's own, which can be killed without harm to anybody else's."""
 
 import os
+import secrets
 import signal
 import subprocess
 import time
@@ -12,8 +13,7 @@ from ff_cloud.vms.image import LATEST
 
 START_S_MAX = 60.0
 LOAD_S_MAX = 180.0
-SUBNETS = "base=10.213.0.0/16,size=20"
-"""So that its networks never meet those of the machine's Engine, which looks for free ones at the same time."""
+ADDRESS = "10.212.0.1/24"
 
 
 class OwnDockerd:
@@ -23,23 +23,34 @@ class OwnDockerd:
         self.socket = folder / "own.sock"
         self.url = f"unix://{self.socket}"
         self._folder = folder
+        self._bridge = f"ff-own-{secrets.token_hex(3)}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Return when it answers."""
-        # It leaves the machine's rules alone: those of the other Engine's networks are there.
-        own = ["--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false", "--bridge=none"]
-        where = {"host": self.url, "data-root": "docker", "exec-root": "exec", "pidfile": "pid", "default-address-pool": SUBNETS}
-        places = [f"--{name}={self._folder / value if '/' not in value else value}" for name, value in where.items()]
+        # It leaves the machine's rules and the bridge docker0 alone, which are the other Engine's. Without a bridge of its own,
+        # or told to have none, or with address pools of its own (when it is started again), it would change or remove that.
+        options = {
+            "host": self.url,
+            "bridge": self._bridge,
+            "data-root": self._folder / "docker",
+            "exec-root": self._folder / "exec",
+            "pidfile": self._folder / "pid",
+            **dict.fromkeys(("iptables", "ip6tables", "ip-forward", "ip-masq"), "false"),
+        }
+        argv = ["dockerd", *(f"--{name}={value}" for name, value in options.items())]
         with (self._folder / "dockerd.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                ["dockerd", *own, *places], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + START_S_MAX
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError((self._folder / "dockerd.log").read_text(errors="replace")[-4000:])
             time.sleep(0.05)
+
+    def connect(self) -> None:
+        """Make its bridge."""
+        for words in (f"link add {self._bridge} type bridge", f"address add {ADDRESS} dev {self._bridge}"):
+            subprocess.run(["ip", *words.split()], check=True, timeout=START_S_MAX)
 
     def load(self) -> None:
         """Give it the image."""
@@ -60,6 +71,7 @@ class OwnDockerd:
         # One that was killed leaves these to its successor, which does not take them for its own.
         with suppress(FileNotFoundError, ProcessLookupError):
             os.kill(int((self._folder / "exec" / "containerd" / "containerd.pid").read_text()), signal.SIGKILL)
+        subprocess.run(["ip", "link", "delete", self._bridge], capture_output=True, check=False, timeout=START_S_MAX)
         subprocess.run(["umount", "--lazy", self._folder / "docker"], capture_output=True, check=False, timeout=START_S_MAX)
 
     def _answers(self) -> bool:
@@ -77,6 +89,7 @@ def own_dockerd(folder: Path) -> Iterator[OwnDockerd]:
     """Run one for the length of the block."""
     made = OwnDockerd(folder)
     try:
+        made.connect()
         made.start()
         made.load()
         yield made
