@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 # Test processes; each has a PostgreSQL cluster and a server of its own.
-WORKERS ?= 2
+WORKERS ?= 3
 # What to test: make test TESTS=packages/core/tests/unit
 TESTS ?=
 # What to measure: make bench BENCHES=vms

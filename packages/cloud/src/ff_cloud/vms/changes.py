@@ -11,8 +11,8 @@ from ff_core.ids import WorkspaceId
 from ff_core.world import World
 
 AFTER_CLAIM_S = 0.3
-POLL_S = 1.0
-"""A waiter looks so often by itself, should nobody tell it."""
+POLL_S = 0.25
+"""A waiter looks so often by itself: nobody tells it of a new place in the queue, or while there is no connection to hear by."""
 
 
 class VmChanges:
