@@ -38,7 +38,7 @@ EVERY = bool(os.environ.get("FF_SOAK_S"))
 another one does: before a step is after the one before it, and what is done and not written down is the same before its commit;
 and of the ways back it goes one.
 """
-TELLING = ("do:after_effect", "settle:before_commit")
+TELLING = (":do:after_effect", ":settle:before_commit")
 OF_OTHERS = {
     f"{place}:do:after_effect"
     for place in ("provision:container", "provision:repository", "suspend:rest", "suspend:stop", "wake:container", "wake:bind")
@@ -60,7 +60,7 @@ class Case:
         """Whether it is tried."""
         if self.victim != "self":
             return EVERY or self.place in OF_OTHERS
-        return EVERY or self.place.endswith(TELLING) or (self.kind == PROVISION and self.place.endswith("undo:after_effect"))
+        return EVERY or self.place.endswith(TELLING) or (self.kind == PROVISION and self.place.endswith(":undo:after_effect"))
 
     @property
     def sure(self) -> bool:

@@ -100,12 +100,11 @@ async def served(way: Way, kind: Literal["unix", "tcp"], folder: Path) -> AsyncI
         way.close()
 
 
-@pytest.mark.parametrize("kind", ["unix", "tcp"])
 async def test_a_docker_engine_that_goes_away_in_the_middle_of_everything(
-    kind: Literal["unix", "tcp"], ground: Ground, real_postgres: PostgresForTests
+    ground: Ground, real_postgres: PostgresForTests
 ) -> None:
     with scratch() as folder:
-        await _with_server(Way(), kind, folder, ground, real_postgres)
+        await _with_server(Way(), "tcp", folder, ground, real_postgres)
 
 
 async def test_a_docker_engine_that_is_killed_in_the_middle_of_everything(
