@@ -26,12 +26,12 @@ demo: ## watch a real Claude CLI work in a container, from nothing to nothing
 	$(BIN)/python scripts/demo.py
 
 test: ## run all tests, with real PostgreSQL, git, Docker and Claude CLI
-	scripts/bootstrap.sh env docker image
+	scripts/bootstrap.sh env docker image tests
 	echo "test: pytest in $(WORKERS) processes"
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 soak: ## 1,000 workspaces come and go while things are killed; somebody dies at every place; the API for 8 minutes; about half an hour
-	scripts/bootstrap.sh env docker image
+	scripts/bootstrap.sh env docker image tests
 	$(BIN)/python tests/soak/soak.py --rounds 1000 --faults
 	FF_SOAK_S=480 $(BIN)/pytest -q tests/recovery/test_crash_points.py packages/cloud/tests/api
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Brings a fresh Debian machine to where `make` works. Usage: bootstrap.sh [env] [docker] [image]   (default: all)
+# Brings a fresh Debian machine to where `make` works. Usage: bootstrap.sh [env] [docker] [image] [tests]   (default: all but the last)
 #
 #   env     git, uv, and the Python environment .venv from requirements.lock
 #   docker  a Docker Engine that answers: Debian's docker.io, started here when none runs; where it is this machine's and
 #           we are root also crun, a runtime that starts containers faster
 #   image   the base image and the workspace image
+#   tests   what only tests use
 #
 # Asks nothing, is safe to repeat and to run twice at once, and takes under a second when nothing is to do. What it
 # cannot do (it installs packages only as root, on Debian) it names, with the command to type, and exits 1.
@@ -229,8 +230,14 @@ ensure_image() {
   .venv/bin/python -m ff_cloud.vms.image --root .
 }
 
+# --- tests ----------------------------------------------------------------------------------------------------------
+
+ensure_tests() { # what only tests use
+  have ip || apt_install "ip, by which tests make networks of their own, is missing" iproute2
+}
+
 for part in "$@"; do
-  [[ $part == env || $part == docker || $part == image ]] || die "'$part' is not a part. Usage: scripts/bootstrap.sh [env] [docker] [image]"
+  [[ $part == env || $part == docker || $part == image || $part == tests ]] || die "'$part' is not a part. Usage: scripts/bootstrap.sh [env] [docker] [image] [tests]"
 done
 (($#)) || set -- env docker image
 mkdir -p "$state"

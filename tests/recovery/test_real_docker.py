@@ -27,9 +27,9 @@ CHUNK_BYTES = 65_536
 class Way:
     """To the Docker Engine, through us; can be cut by hand or when a question of some kind passes. ``killed`` goes with it."""
 
-    def __init__(self, engine: str = DOCKER, killed: OwnDockerd | None = None) -> None:
+    def __init__(self, killed: OwnDockerd | None = None) -> None:
         self.cut = asyncio.Event()
-        self._engine = engine
+        self._engine = DOCKER if killed is None else str(killed.socket)
         self._killed = killed
         self._trigger: bytes | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -113,7 +113,7 @@ async def test_a_docker_engine_that_is_killed_in_the_middle_of_everything(
     with scratch() as folder, own_dockerd(folder) as own:
         async with vm_network(purpose="killed", url=own.url) as network:
             there = Ground(network, ground.model, own.url)
-            await _with_server(Way(str(own.socket), own), "unix", folder, there, real_postgres)
+            await _with_server(Way(own), "unix", folder, there, real_postgres)
 
 
 async def _with_server(way: Way, kind: Literal["unix", "tcp"], folder: Path, ground: Ground, postgres: PostgresForTests) -> None:
