@@ -13,3 +13,8 @@ RequestId = NewType("RequestId", UUID)
 VmId = NewType("VmId", UUID)
 OperationId = NewType("OperationId", UUID)
 ApiKeyId = NewType("ApiKeyId", UUID)
+HandoffId = NewType("HandoffId", UUID)
+"""Made by the desktop, so that asking twice is the same."""
+ProjectId = NewType("ProjectId", UUID)
+DesktopId = NewType("DesktopId", UUID)
+"""One installation of the desktop program."""

@@ -17,6 +17,24 @@ ENV_CLAUDE = "FF_CLAUDE"
 ENV_ALLOW_PLAIN_HTTP = "FF_ALLOW_PLAIN_HTTP"
 ENV_USER_ID = "FF_USER_ID"
 
+NOT_FOR_PROGRAMS = frozenset(
+    {
+        "FF_API_KEY",  # of the user's account at the server, which is no business of an agent's
+        # Of the Claude session in whose terminal we may have been started: an agent would take itself for a part of that.
+        "CLAUDECODE",
+        "CLAUDE_CODE_ENTRYPOINT",
+        "CLAUDE_CODE_SESSION_ID",
+        "CLAUDE_CODE_SSE_PORT",
+        "FACTORY_SESSION_ID",
+        # Of the repository in whose hook we may have been started.
+        "GIT_DIR",
+        "GIT_INDEX_FILE",
+        "GIT_PREFIX",
+        "GIT_WORK_TREE",
+    }
+)
+"""Variables that are not passed on to what runs in a desktop's workspaces."""
+
 
 @dataclass(frozen=True)
 class CoreSettings:
@@ -60,6 +78,41 @@ class CoreSettings:
             run_as=RunAs(user_id, user_id, root / "home") if os.geteuid() == 0 else None,
             allow_plain_http=env.get(ENV_ALLOW_PLAIN_HTTP, "").lower() in {"1", "true", "yes", "on"},
         )
+
+
+@dataclass(frozen=True)
+class HostSettings:
+    """A desktop: what is kept below ``data``, and what its user has in a terminal of his own."""
+
+    data: Path
+    home: Path
+    claude: Path
+    environment: Mapping[str, str]
+
+    @property
+    def database(self) -> Path:
+        """State and journals of all workspaces."""
+        return self.data / "state.db"
+
+    @property
+    def worktrees(self) -> Path:
+        """Below it a folder for each project, and in that one for each workspace."""
+        return self.data / "worktrees"
+
+    @property
+    def claude_config(self) -> Path:
+        """Where the user's Claude keeps conversations."""
+        named = self.environment.get("CLAUDE_CONFIG_DIR")
+        return Path(named) if named else self.home / ".claude"
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str], *, data: Path, home: Path) -> "HostSettings":
+        """Those of the user whose environment this is. His own ``claude`` is used, and the one we ship where he has none."""
+        import shutil  # noqa: PLC0415  (a VM needs none of it, and starts faster without)
+
+        kept = {name: value for name, value in env.items() if name not in NOT_FOR_PROGRAMS}
+        found = shutil.which("claude", path=env.get("PATH"))
+        return cls(data=data, home=home, claude=Path(found) if found else _claude(), environment=kept)
 
 
 def make_folders(settings: CoreSettings) -> None:

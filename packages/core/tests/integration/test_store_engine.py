@@ -44,6 +44,15 @@ def test_an_error_rolls_back_and_calls_nobody(store):
         tx.execute("INSERT INTO t VALUES (1, 'a')")
 
 
+def test_what_is_durable_waits_for_the_disk_and_only_that(store):
+    with store.transaction(durable=True) as tx:
+        assert tx.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
+    with pytest.raises(ValueError, match="no"), store.transaction(durable=True):
+        raise ValueError("no")
+    with store.transaction() as tx:
+        assert tx.execute("PRAGMA synchronous").fetchone()[0] == 1  # NORMAL
+
+
 def test_a_constraint_can_be_caught_inside_and_is_broken_outside(store):
     with store.transaction() as tx:
         tx.execute("INSERT INTO t VALUES (1, 'a')")

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -10,11 +9,9 @@ from random import Random
 
 import pytest
 import zstandard
+from checkpoint_trees import Tree, same
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parent))
-from checkpoint_trees import Tree, same
 
 from ff_core.checkpoint import unpack
 from ff_core.checkpoint.errors import ArchiveBroken

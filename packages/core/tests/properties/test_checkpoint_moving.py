@@ -1,14 +1,11 @@
 """A repository that never rests while it is read: what comes back is whole, and no older than when the reading began."""
 
 import subprocess
-import sys
 import threading
 from io import BytesIO
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from checkpoint_trees import Tree
 
 from ff_core.checkpoint import content

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +9,9 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from checkpoint_trees import Tree, same, steps
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parent))
-from checkpoint_trees import Tree, same, steps
 
 from ff_core.checkpoint.unpack import Unpacking
 from ff_core.contract.checkpoint import TAIL_BYTES, read_trailer

@@ -1,5 +1,6 @@
 """Arguments, environment and sentences of the Claude room."""
 
+import dataclasses
 from pathlib import Path
 from uuid import UUID
 
@@ -78,6 +79,34 @@ def test_nothing_of_the_daemon_reaches_the_agent(monkeypatch):
         monkeypatch.setenv(name, "ours")
     assert "ours" not in environment(spec(), SETTINGS, ACCESS).values()
     assert "IS_SANDBOX" not in environment(spec(), SETTINGS, ACCESS)
+
+
+USERS = {
+    "HOME": "/home/ada",
+    "PATH": "/usr/bin",
+    "CLAUDE_CONFIG_DIR": "/home/ada/.claude-work",
+    "ANTHROPIC_AUTH_TOKEN": "sk-hers",
+}
+AT_HOME = dataclasses.replace(SETTINGS, run_as=None, cwd=Path("/home/ada/worktree"), users=USERS)
+NO_ACCESS = ModelAccess(base_url=None, api_key=None)
+
+
+def test_on_a_desktop_the_agent_has_the_users_own_environment_login_and_settings():
+    env = environment(spec(), AT_HOME, NO_ACCESS)
+    assert env.items() >= USERS.items()
+    assert env["FACTORY_SESSION_ID"] == str(spec().session_id)
+    assert not {"ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "IS_SANDBOX", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"} & env.keys()
+    told = argv(spec(), AT_HOME, NO_ACCESS)
+    assert "--setting-sources=user,project" in told
+    assert not [word for word in told if word.startswith("--settings=")]
+    assert not [word for word in told if "container" in word or "sk-hers" in word]
+
+
+def test_on_a_desktop_a_repository_cannot_send_the_key_elsewhere_than_its_user_said():
+    elsewhere = dataclasses.replace(AT_HOME, users={**USERS, "ANTHROPIC_BASE_URL": "https://gateway.example.com"})
+    assert '--settings={"env": {"ANTHROPIC_BASE_URL": "https://gateway.example.com"}}' in argv(spec(), elsewhere, NO_ACCESS)
+    secret = dataclasses.replace(AT_HOME, users={**USERS, "ANTHROPIC_BASE_URL": "https://ada:pw@gateway.example.com"})
+    assert not [word for word in argv(spec(), secret, NO_ACCESS) if "pw" in word]
 
 
 @pytest.mark.parametrize(

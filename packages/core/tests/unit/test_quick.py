@@ -20,6 +20,9 @@ BIND: dict[str, Any] = {
     "model": {"base_url": "http://ff-host:8431/anthropic", "api_key": "sk-1"},
     "git": {"gateway_url": "http://ff-host:8431", "token": "vm-token_1", "hosts": ["https://github.com", "http://[::1]:3000"]},
     "existing": True,
+    "location": "DESKTOP",
+    "epoch": 3,
+    "handoff_id": "01890000-0000-7000-8000-000000000002",
 }
 EXEC: dict[str, Any] = {"argv": ["sh", "-c", "echo 'ä'"], "cwd": "../home", "env": {"A": "b=c"}, "stdin": "x\n", "timeout_s": 5}
 

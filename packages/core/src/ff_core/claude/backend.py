@@ -43,10 +43,10 @@ _LOG = logging.getLogger(__name__)
 async def open_claude(spec: BackendSpec, *, settings: ClaudeSettings, access: ModelAccess) -> "ClaudeBackend":
     """Start a CLI for a conversation. Takes about half a second; at most 30.
 
-    Raises ``ModelKeyMissing`` without starting anything, ``AgentMissing``, ``AgentStartFailed``,
-    ``AgentStartTimedOut``, ``ResumeFailed``. Whatever was started is gone then, also when cancelled.
+    Raises ``ModelKeyMissing`` without starting anything (but not where the user's own login counts), ``AgentMissing``,
+    ``AgentStartFailed``, ``AgentStartTimedOut``, ``ResumeFailed``. Whatever was started is gone then, also when cancelled.
     """
-    if access.api_key is None:
+    if access.api_key is None and settings.users is None:
         raise ModelKeyMissing
     backend = ClaudeBackend(spec, settings, access)
     await backend.start()
@@ -58,7 +58,8 @@ class ClaudeBackend:
 
     def __init__(self, spec: BackendSpec, settings: ClaudeSettings, access: ModelAccess) -> None:
         self._spec, self._settings = spec, settings
-        self._secret = access.api_key.get_secret_value() if access.api_key else None
+        users_key = (settings.users or {}).get("ANTHROPIC_API_KEY")
+        self._secret = access.api_key.get_secret_value() if access.api_key else users_key
         self._transport = CliTransport(
             argv(spec, settings, access),
             env=environment(spec, settings, access),

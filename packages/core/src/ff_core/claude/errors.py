@@ -27,7 +27,13 @@ _BROKEN = ("model_failed", "The model's API failed. Try again in a few minutes."
 _UNREACHABLE = ("model_unreachable", "The model's API can't be reached. Check the network and the API's address.")
 _TOO_LONG = r"prompt is too long|context (?:window|limit)"
 _BY_TEXT = (
-    (r"not logged in|invalid api key.*/login|please run /login", ("model_key_missing", "The agent has no key for the model.")),
+    (
+        r"not logged in|invalid api key.*/login|please run /login",
+        (
+            "model_key_missing",
+            "The agent has no key for the model. On your own machine run `claude` and log in, then try again.",
+        ),
+    ),
     (
         _TOO_LONG,
         ("prompt_too_long", "The conversation is too long for the model. Send /compact, or start a new session."),
@@ -93,7 +99,9 @@ def start_failure(error: BaseException, stderr: str, secret: str | None) -> FFEr
     if secret:
         said = said.replace(secret, "…")
     if isinstance(error, FileNotFoundError | PermissionError):
-        return AgentMissing(f"The agent's program can't be run ({error.strerror}); rebuild the workspace's image.")
+        return AgentMissing(
+            f"The agent's program can't be run ({error.strerror}); install Claude Code, or rebuild the workspace's image."
+        )
     if "No conversation found" in said:
         return ResumeFailed()
     if isinstance(error, TimeoutError):

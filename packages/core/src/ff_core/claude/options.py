@@ -15,8 +15,14 @@ from ff_core.process import RunAs, clean_env
 from ff_core.sessions.backend import BackendSpec
 
 PUBLIC_API_URL = "https://api.anthropic.com"
+BASE_URL = "ANTHROPIC_BASE_URL"
 APPEND = (
     "You work in a workspace of Factory Factory, in a container of your own. The user watches remotely and may be away: "
+    "go on by yourself as far as you can, and ask with the AskUserQuestion tool when a decision is his."
+)
+APPEND_AT_HOME = (
+    "You work in a workspace of Factory Factory: a git worktree with a branch of its own, on the user's own machine, where other "
+    "worktrees of the same repository are worked in too. Stay in your own folder. The user may be away: "
     "go on by yourself as far as you can, and ask with the AskUserQuestion tool when a decision is his."
 )
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
@@ -37,6 +43,9 @@ class ClaudeSettings:
     run_as: RunAs | None
     model_retries_max: int | None = None
     """How often the CLI asks a failing model API again by itself; None is its own default (10, over minutes)."""
+    users: Mapping[str, str] | None = None
+    """On a desktop: the environment of its user. His configuration, login and variables count as in a terminal of his, and no
+    access to the model is given. None: an environment of the agent's own, with the access that is given."""
 
 
 def argv(spec: BackendSpec, settings: ClaudeSettings, access: ModelAccess) -> list[str]:
@@ -48,7 +57,7 @@ def argv(spec: BackendSpec, settings: ClaudeSettings, access: ModelAccess) -> li
         "--input-format=stream-json",
         "--verbose",
         f"--resume={name}" if spec.resume else f"--session-id={name}",
-        f"--append-system-prompt={APPEND}",
+        f"--append-system-prompt={APPEND if settings.users is None else APPEND_AT_HOME}",
         "--include-partial-messages",
         # Prompts come back with their uuid when they are taken.
         "--replay-user-messages",
@@ -57,10 +66,14 @@ def argv(spec: BackendSpec, settings: ClaudeSettings, access: ModelAccess) -> li
         f"--permission-mode={_mode(spec)}",
         # CLAUDE.md, skills and commands of the repository are what its users expect to work. Its settings may also run
         # hooks and allow tools, as on the laptop where they were written: whatever they run, runs as the agent's user in
-        # the agent's container. User and local settings are not read, so nothing an agent writes there widens a preset.
-        "--setting-sources=project",
-        f"--settings={json.dumps(_settings(access))}",
+        # the agent's container. Local settings are not read, so nothing an agent writes there widens a preset; nor are the
+        # user's, but on his own machine, where they may hold his login and lie outside of what the agent works in.
+        f"--setting-sources={'project' if settings.users is None else 'user,project'}",
     ]
+    base_url = _base_url(settings, access)
+    if base_url is not None:
+        # This wins over the repository's own settings, which could otherwise send the model's key to another host.
+        words.append(f"--settings={json.dumps({'env': {BASE_URL: base_url}})}")
     if spec.permissions is PermissionPreset.YOLO:
         words.append("--allow-dangerously-skip-permissions")
     if spec.model is not None:
@@ -73,7 +86,12 @@ def argv(spec: BackendSpec, settings: ClaudeSettings, access: ModelAccess) -> li
 
 
 def environment(spec: BackendSpec, settings: ClaudeSettings, access: ModelAccess) -> dict[str, str]:
-    """All the CLI gets to see: a few of our variables by name, never the daemon's own, and the model's key."""
+    """All the CLI gets to see: a few of our variables by name, never the daemon's own, and the model's key.
+
+    Or the user's own environment, where that is his machine.
+    """
+    if settings.users is not None:
+        return {**settings.users, **_session(spec)}
     ours = {name: os.environ[name] for name in PROXY_VARIABLES if name in os.environ}
     env = {
         **clean_env(),
@@ -81,13 +99,10 @@ def environment(spec: BackendSpec, settings: ClaudeSettings, access: ModelAccess
         "HOME": str(settings.home),
         "CLAUDE_CONFIG_DIR": str(settings.home / ".claude"),
         "SHELL": "/bin/bash",
-        "BROWSER": "none",
-        "ANTHROPIC_BASE_URL": access.base_url or PUBLIC_API_URL,
-        "CLAUDE_CODE_ENTRYPOINT": "sdk-py",
-        "CLAUDE_CODE_EMIT_SESSION_STATE_EVENTS": "1",
+        BASE_URL: access.base_url or PUBLIC_API_URL,
         # No telemetry, no update check: the only host asked is the model's.
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-        MARK: str(spec.session_id),
+        **_session(spec),
     }
     if access.api_key is not None:
         env["ANTHROPIC_API_KEY"] = access.api_key.get_secret_value()
@@ -105,9 +120,21 @@ def _mode(spec: BackendSpec) -> str:
     return modes[-1] if modes and spec.permissions is PermissionPreset.STRICT else _MODES[spec.permissions]
 
 
-def _settings(access: ModelAccess) -> dict[str, Any]:
-    # These win over the repository's own settings, which could otherwise send the model's key to another host.
-    return {"env": {"ANTHROPIC_BASE_URL": access.base_url or PUBLIC_API_URL}}
+def _session(spec: BackendSpec) -> dict[str, str]:
+    return {
+        "BROWSER": "none",
+        "CLAUDE_CODE_ENTRYPOINT": "sdk-py",
+        "CLAUDE_CODE_EMIT_SESSION_STATE_EVENTS": "1",
+        MARK: str(spec.session_id),
+    }
+
+
+def _base_url(settings: ClaudeSettings, access: ModelAccess) -> str | None:
+    """Where the model is asked; None: wherever the user's own settings say."""
+    if settings.users is None:
+        return access.base_url or PUBLIC_API_URL
+    url = settings.users.get(BASE_URL)
+    return None if url is None or "@" in url else url  # the command line is no place for a password
 
 
 def _rules(grant: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,8 @@ GET      ``/v1/repository``      -> :class:`Repository`
 GET      ``/v1/events``          server-sent events; ``after=SEQ``, and ``copy=1`` when nobody watches
 =======  ======================  ===========================================================================
 
-A daemon that rests refuses new work with 409 ``vm_resting`` and goes on answering reads.
+A daemon that rests refuses new work with 409 ``vm_resting`` and goes on answering reads. What it is asked when a workspace moves
+is in :mod:`ff_core.contract.daemon_handoff`.
 """
 
 import re
@@ -23,6 +24,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from ff_core.contract import plain
 from ff_core.contract.base import Label, Request, View
+from ff_core.contract.places import Location
 from ff_core.contract.plain import (
     BEARER_TOKEN_PATTERN,
     GATEWAY_URL_PATTERN,
@@ -31,7 +33,7 @@ from ff_core.contract.plain import (
     URL_CHARS_MAX,
     URL_PATTERN,
 )
-from ff_core.ids import VmId, WorkspaceId
+from ff_core.ids import HandoffId, VmId, WorkspaceId
 
 PORT = plain.PORT
 GENERATION_HEADER = plain.GENERATION_HEADER
@@ -85,6 +87,8 @@ class Health(View):
     use: Use
     resting: bool = False
     """No new work is taken; see :class:`Rest`. A daemon that was restarted does not rest."""
+    moving: HandoffId | None = None
+    """The handoff that has frozen the workspace."""
 
 
 class Probe(View):
@@ -140,7 +144,9 @@ class GitAccess(Request):
 class Bind(Request):
     """Give the VM to a workspace. May be repeated for the same workspace (it replaces ``model`` and ``git``).
 
-    Another workspace is refused. Without ``git`` repositories are reached without the gateway.
+    Another workspace is refused. Without ``git`` repositories are reached without the gateway. Where the workspace lives is the
+    control plane's word: with CLOUD a copy that came with a handoff begins to work, and one that was frozen by ``handoff_id``
+    goes on; with DESKTOP nothing runs in it. Refused with ``stale_epoch`` when the workspace has been moved since.
     """
 
     workspace_id: WorkspaceId
@@ -149,6 +155,10 @@ class Bind(Request):
     git: GitAccess | None = None
     existing: bool = False
     """The workspace has been here before: a VM that knows nothing of it lost its files, and refuses (``workspace_missing``)."""
+    location: Location = Location.CLOUD
+    epoch: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    handoff_id: HandoffId | None = None
+    """The last handoff that is over: the one by which it came, or one that was given up."""
 
 
 class PrepareRepository(Request):
@@ -158,6 +168,8 @@ class PrepareRepository(Request):
     branch: Annotated[str, Field(max_length=250)] | None = None
     token: SecretStr | None = None
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 600.0
+    bare: bool = False
+    """Bring the commits and write no files: a bundle is to be unpacked over them."""
 
 
 class Seeded(View):

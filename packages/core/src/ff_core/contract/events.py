@@ -11,9 +11,10 @@ from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter
 
 from ff_core.contract.base import LATER, Channel, ErrorView, Json, View
 from ff_core.contract.checkpoint import LeftOut
+from ff_core.contract.places import Direction, Location
 from ff_core.contract.session import Activity, PermissionPreset, Question, SessionStatus
 from ff_core.contract.workspace import WorkspaceStatus
-from ff_core.ids import MessageId, RequestId, SessionId, WorkspaceId
+from ff_core.ids import HandoffId, MessageId, RequestId, SessionId, WorkspaceId
 
 TEXT_CHARS_MAX = 256_000
 """Longest text of one event; what is longer is cut and marked ``truncated``."""
@@ -207,6 +208,35 @@ class WorkspaceRestored(View):
     left_out_count: int = 0
 
 
+class HandoffStarted(View):
+    """The workspace is about to move: it is frozen, reading works, nothing new runs."""
+
+    kind: Literal["handoff.started"] = "handoff.started"
+    handoff_id: HandoffId
+    direction: Direction
+
+
+class HandoffAborted(View):
+    """It stays where it was, and work goes on."""
+
+    kind: Literal["handoff.aborted"] = "handoff.aborted"
+    handoff_id: HandoffId
+    direction: Direction
+    reason: str
+
+
+class HandoffArrived(View):
+    """The workspace lives here now; the first event after a move."""
+
+    kind: Literal["handoff.arrived"] = "handoff.arrived"
+    handoff_id: HandoffId
+    direction: Direction
+    location: Location
+    epoch: int
+    place: str
+    """Where that is, for people: the folder, or the server's word for itself."""
+
+
 class ProcessOutput(View):
     """Output of a program run for the workspace itself (clone, set-up script), in pieces."""
 
@@ -255,6 +285,9 @@ EventBody = Annotated[
     | Annotated[TurnFinished, Tag("turn.finished")]
     | Annotated[WorkspaceChanged, Tag("workspace.status")]
     | Annotated[WorkspaceRestored, Tag("workspace.restored")]
+    | Annotated[HandoffStarted, Tag("handoff.started")]
+    | Annotated[HandoffAborted, Tag("handoff.aborted")]
+    | Annotated[HandoffArrived, Tag("handoff.arrived")]
     | Annotated[ProcessOutput, Tag("process.output")]
     | Annotated[Notice, Tag("notice")]
     | Annotated[Unknown, Tag("unknown")],
@@ -281,6 +314,9 @@ KINDS = frozenset(
         "turn.finished",
         "workspace.status",
         "workspace.restored",
+        "handoff.started",
+        "handoff.aborted",
+        "handoff.arrived",
         "process.output",
         "notice",
     }

@@ -7,7 +7,8 @@ models by these protocols only. They are the same things: each name here is also
 from enum import StrEnum
 from typing import Protocol
 
-from ff_core.ids import WorkspaceId
+from ff_core.contract.places import Location
+from ff_core.ids import HandoffId, WorkspaceId
 
 PORT = 8430
 GENERATION_HEADER = "FF-Generation"
@@ -118,6 +119,21 @@ class Binding(Protocol):
     @property
     def existing(self) -> bool:
         """It has been here before."""
+        ...
+
+    @property
+    def location(self) -> Location:
+        """Where it lives."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """How often that changed."""
+        ...
+
+    @property
+    def handoff_id(self) -> HandoffId | None:
+        """The last handoff of it that is over."""
         ...
 
 

@@ -15,6 +15,9 @@ SESSIONS_MAX = 5
 QUEUED_MAX = 100
 """Prompts that may wait in one session (DOMAIN.md, section 4)."""
 
+WORKFLOW = "followup"
+WORKFLOW_PATTERN = r"^[a-z][a-z0-9-]{0,49}$"
+
 
 class SessionStatus(StrEnum):
     """IDLE: no agent process. RUNNING: the agent process lives. COMPLETED / FAILED: it ended by itself; resumable."""
@@ -52,6 +55,8 @@ class NewSession(Request):
     model: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:\[\]@-]*$")] | None = None
     """Name or alias of the model, as the agent knows it; its default when absent."""
     permissions: PermissionPreset = PermissionPreset.STRICT
+    workflow: Annotated[str, Field(pattern=WORKFLOW_PATTERN)] = WORKFLOW
+    """What the conversation is for (DOMAIN.md, section 1); ``ratchet`` is a fixer's."""
 
 
 class Option(View):
@@ -89,6 +94,7 @@ class SessionView(View):
     name: str
     model: str | None
     permissions: PermissionPreset
+    workflow: str = WORKFLOW
     status: SessionStatus
     activity: Activity
     provider_session_id: str | None

@@ -8,17 +8,11 @@ from pydantic import Field, SecretStr, model_validator
 
 from ff_core.contract import plain
 from ff_core.contract.base import ErrorView, Label, Request, View
-from ff_core.ids import OperationId, VmId, WorkspaceId
+from ff_core.contract.places import Location
+from ff_core.ids import HandoffId, OperationId, VmId, WorkspaceId
 
 URL_CHARS_MAX = plain.URL_CHARS_MAX
 WorkspaceStatus = plain.WorkspaceStatus
-
-
-class Location(StrEnum):
-    """The only place where sessions and ratchet of a workspace may run."""
-
-    DESKTOP = "DESKTOP"
-    CLOUD = "CLOUD"
 
 
 class VmStatus(StrEnum):
@@ -83,6 +77,12 @@ class WorkspaceView(View):
     vm: VmView | None
     queue_place: int | None = None
     """While it waits for room on the server's machine: how many are served before it, itself included."""
+    moving: HandoffId | None = None
+    """The handoff that moves it just now; until that ends it can be read and nothing runs in it."""
+    desktop: str | None = None
+    """While it lives on a desktop: that one's name."""
+    path: str | None = None
+    """While it lives on this desktop: its folder."""
     last_saved_at: datetime | None = None
     """When its state was last stored outside of its VM; null before the first time."""
     last_seq: int = 0

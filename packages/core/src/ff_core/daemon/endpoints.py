@@ -6,12 +6,12 @@ import time
 from ff_core.contract.plain import EXEC_MEDIA_TYPE, Binding, Command
 from ff_core.daemon import quick
 from ff_core.daemon.errors import NotBound
-from ff_core.daemon.execution import Execution
 from ff_core.daemon.http import Request, Response, Route, Stream
 from ff_core.daemon.settings import DaemonSettings
 from ff_core.engine import Engine
 from ff_core.ids import WorkspaceId
 from ff_core.settings import VERSION
+from ff_core.workspaces.execution import Execution
 
 
 class Endpoints:
@@ -49,13 +49,15 @@ class Endpoints:
 
     async def execute(self, request: Request) -> Stream:
         """Run a command; it goes through the gate itself, for as long as it runs."""
-        require_bound(self._engine)
+        workspace_id = require_bound(self._engine)
         body = await request.body()
+        self._engine.ownership.require_now(workspace_id)
         return Stream(self._execution.run(quick.command(body) or _command(body)), EXEC_MEDIA_TYPE)
 
     def condition(self) -> Response:
         """``ff_core.contract.daemon.Health``."""
         workspace_id, seq = self._engine.last_seq()
+        moving = self._engine.moving()
         use = self._engine.use()
         health = {
             "vm_id": str(self._settings.vm_id),
@@ -68,6 +70,7 @@ class Endpoints:
             "working": use.turns,
             "use": use.as_json(),
             "resting": self._engine.gate.resting,
+            "moving": None if moving is None else str(moving),
         }
         return Response(json.dumps(health), media_type="application/json")
 

@@ -1,7 +1,6 @@
 """What the door itself can refuse."""
 
-from ff_core.errors import Conflict, FFError, InvalidInput
-from ff_core.process import ProgramMissing
+from ff_core.errors import Conflict, FFError
 
 
 class Unauthorized(FFError):
@@ -30,29 +29,16 @@ class MethodNotAllowed(FFError):
     status = 405
 
 
-class ExecCwdOutside(InvalidInput):
-    """The folder to run a command in must be inside the workspace: the repository or the home folder."""
-
-    code = "exec_cwd_outside"
-
-
-class CommandMissing(ProgramMissing):
-    """The command to run is not installed in the workspace, or may not be run."""
-
-    status = 422
-
-
-class TooManyCommands(FFError):
-    """Too many commands run in this workspace at once; wait until one has ended."""
-
-    code = "too_many_commands"
-    status = 429
-
-
 class BadSettings(FFError):
     """The daemon's environment is not complete."""
 
     code = "bad_settings"
+
+
+class LivesHere(Conflict):
+    """This workspace lives in this VM already, so nothing can be put in its place."""
+
+    code = "lives_here"
 
 
 class ProbeFailed(FFError):

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 
 from ff_core.daemon.app import App
 from ff_core.daemon.endpoints import Endpoints
-from ff_core.daemon.execution import Execution
 from ff_core.daemon.http import Route
 from ff_core.daemon.server import Server
 from ff_core.daemon.settings import DaemonSettings
 from ff_core.engine import Engine
 from ff_core.errors import FFError
 from ff_core.settings import CoreSettings
+from ff_core.workspaces.execution import Execution, Place
 from ff_core.world import SystemWorld
 
 PR_SET_DUMPABLE = 4
@@ -46,7 +46,7 @@ def settle() -> None:
 async def serve(listener: socket.socket, settings: DaemonSettings, core: CoreSettings) -> None:
     """Serve until told to stop, then stop within 5 s: agents first."""
     engine = await Engine.open(core, SystemWorld())
-    execution = Execution(core, engine.gate, engine.workspaces.ready)
+    execution = Execution(Place.of_vm(core), engine.gate, engine.workspaces.ready)
 
     async def stop() -> None:
         await asyncio.gather(engine.stop(), execution.close())
@@ -55,10 +55,11 @@ async def serve(listener: socket.socket, settings: DaemonSettings, core: CoreSet
         usual_s = sys.getswitchinterval()
         sys.setswitchinterval(IMPORT_SLICE_S)
         try:
-            from ff_core.daemon.work_endpoints import WorkEndpoints  # noqa: PLC0415  (see the head of the module)
+            from ff_core.daemon.handoff_endpoints import HandoffEndpoints  # noqa: PLC0415  (see the head of the module)
+            from ff_core.daemon.work_endpoints import WorkEndpoints  # noqa: PLC0415
         finally:
             sys.setswitchinterval(usual_s)
-        return WorkEndpoints(engine, vm).routes()
+        return [*WorkEndpoints(engine, vm).routes(), *HandoffEndpoints(engine, vm, execution.close).routes()]
 
     vm = Endpoints(engine, execution, settings)
     try:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 import ff_core.contract.execution
 import ff_core.contract.problem
+import ff_core.daemon.handoff_endpoints
 import ff_core.daemon.work_endpoints
 import ff_core.sessions.service
 import ff_core.workspaces.output

@@ -12,14 +12,17 @@ from typing import Any
 from uuid import UUID
 
 from ff_core.contract import plain
-from ff_core.ids import WorkspaceId
+from ff_core.contract.places import Location
+from ff_core.ids import HandoffId, WorkspaceId
 
 NAME_CHARS_MAX = 100
+EPOCH_END = 2**31
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _URL = re.compile(plain.URL_PATTERN)
 _GATEWAY_URL = re.compile(plain.GATEWAY_URL_PATTERN)
 _GIT_HOST = re.compile(plain.GIT_HOST_PATTERN)
 _TOKEN = re.compile(plain.BEARER_TOKEN_PATTERN)
+_LOCATION = re.compile("|".join(Location))
 _SURROGATE = re.compile(rb"\\u[dD][89abAB]")
 _ENV_NAME = re.compile(plain.ENV_NAME_PATTERN)
 
@@ -48,8 +51,20 @@ class _Git:
 
 
 class _Binding:
-    def __init__(self, *, workspace_id: WorkspaceId, name: str, model: _Model, git: _Git | None, existing: bool) -> None:
+    def __init__(
+        self,
+        *,
+        workspace_id: WorkspaceId,
+        name: str,
+        model: _Model,
+        git: _Git | None,
+        existing: bool,
+        location: Location,
+        epoch: int,
+        handoff_id: HandoffId | None,
+    ) -> None:
         self.workspace_id, self.name, self.model, self.git, self.existing = workspace_id, name, model, git, existing
+        self.location, self.epoch, self.handoff_id = location, epoch, handoff_id
 
 
 class _Command:
@@ -60,15 +75,20 @@ class _Command:
 def binding(body: bytes) -> plain.Binding | None:
     """What ``Bind`` would read, or None."""
     try:
-        given = _members(_parsed(body), {"workspace_id", "name", "model"}, {"git", "existing"})
-        existing = given.get("existing", False)
+        possible = {"git", "existing", "location", "epoch", "handoff_id"}
+        given = _members(_parsed(body), {"workspace_id", "name", "model"}, possible)
+        existing, epoch, handoff_id = given.get("existing", False), given.get("epoch", 1), given.get("handoff_id")
         _require(isinstance(existing, bool))
+        _require(isinstance(epoch, int) and not isinstance(epoch, bool) and 0 <= epoch < EPOCH_END)
         return _Binding(
             workspace_id=WorkspaceId(UUID(_text(given["workspace_id"], 36, _UUID))),
             name=_name(given["name"]),
             model=_model(given["model"]),
             git=None if given.get("git") is None else _git(given["git"]),
             existing=existing,
+            location=Location(_text(given.get("location", Location.CLOUD), None, _LOCATION)),
+            epoch=epoch,
+            handoff_id=None if handoff_id is None else HandoffId(UUID(_text(handoff_id, 36, _UUID))),
         )
     except _Unclear:
         return None

@@ -13,11 +13,11 @@ from ff_core.contract.session import Answer, Interrupt, NewMessage, NewSession
 from ff_core.daemon.bodies import cursor, parameters, read, say
 from ff_core.daemon.endpoints import Endpoints, require_bound
 from ff_core.daemon.errors import NotBound
-from ff_core.daemon.following import HEARTBEAT_S, frames
 from ff_core.daemon.http import Reply, Request, Response, Route, Stream
 from ff_core.daemon.probing import probe
 from ff_core.engine import Engine
 from ff_core.ids import RequestId, SessionId
+from ff_core.store.following import HEARTBEAT_S, frames
 
 
 class WorkEndpoints:

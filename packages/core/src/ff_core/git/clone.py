@@ -66,6 +66,7 @@ async def clone(
     run_as: RunAs | None = None,
     detour: str | None = None,
     seed: Path | None = None,
+    bare: bool = False,
 ) -> Cloned:
     """Clone ``url`` into the folder ``into`` and check out ``branch`` (None: the remote's own default).
 
@@ -75,7 +76,7 @@ async def clone(
     branch is asked for. ``progress`` gets git's own lines. ``detour`` is the protocol to the gateway where the user's git is
     told to go there for ``url``; a ``credential`` is for the server itself and goes straight to it. ``seed`` is what
     :func:`ff_core.git.seed.unpack` made, beside ``into``: only what it has not is fetched, and where it is of no use, all
-    is; its owner may remove it afterwards. Raises the errors of :mod:`ff_core.git.errors`.
+    is; its owner may remove it afterwards. ``bare``: no file is written. Raises the errors of :mod:`ff_core.git.errors`.
     """
     if branch is not None:
         check_branch(branch)
@@ -84,7 +85,7 @@ async def clone(
 
     async def fetch(place: Path, seed: Path | None) -> None:
         done, said = await _fetch(
-            clone_argv(url, place, branch=branch, with_credential=credential is not None, seed=seed),
+            clone_argv(url, place, branch=branch, with_credential=credential is not None, seed=seed, bare=bare),
             place,
             protocols=(url.scheme,) if detour is None else (url.scheme, detour),
             stdin=None if credential is None else credential.spoken().encode(),
@@ -128,7 +129,9 @@ async def create_empty(into: Path, *, branch: str = "main", run_as: RunAs | None
         return await _look(git, adopted=False)
 
 
-def clone_argv(url: RepoUrl, place: Path, *, branch: str | None, with_credential: bool, seed: Path | None = None) -> list[str]:
+def clone_argv(
+    url: RepoUrl, place: Path, *, branch: str | None, with_credential: bool, seed: Path | None = None, bare: bool = False
+) -> list[str]:
     """The command that clones; with a credential it expects that on its standard input. Pure."""
     settings = dict(_SAFE)
     if with_credential:
@@ -140,6 +143,8 @@ def clone_argv(url: RepoUrl, place: Path, *, branch: str | None, with_credential
     wanted = [] if branch is None else [f"--branch={branch}"]
     if seed is not None:
         wanted.append(f"--reference={seed}")
+    if bare:
+        wanted.append("--no-checkout")
     git = ["git", *configured, "clone", "--progress", *wanted, "--", str(url), str(place)]
     return ["sh", "-c", _WITH_CREDENTIAL, "sh", *git] if with_credential else git
 

@@ -67,6 +67,18 @@ class CloneTargetTaken(Conflict):
     code = "clone_target_taken"
 
 
+class NotARepository(InvalidInput):
+    """There is no git repository in this folder; make one with `git init`, or choose another folder."""
+
+    code = "not_a_repository"
+
+
+class FetchTimedOut(TimedOut):
+    """The remote did not answer in time."""
+
+    code = "fetch_timed_out"
+
+
 class GitFailed(FFError):
     """Git failed in a way we did not expect."""
 

@@ -1,5 +1,6 @@
 """Run git: safe settings, English words, no prompts, bounded."""
 
+import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,25 +10,55 @@ from ff_core.process import Completed, RunAs, clean_env, run
 
 GIT_TIMEOUT_S = 60.0
 OUTPUT_BYTES_MAX = 16 << 20
+USERS_PROTOCOLS = ("https", "http", "ssh", "git", "file")
+"""What fetch may use where the remotes are the user's own."""
+OF_A_REPOSITORY = frozenset(
+    {
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+        "GIT_COMMON_DIR",
+        "GIT_CONFIG",
+        "GIT_CONFIG_COUNT",
+        "GIT_CONFIG_PARAMETERS",
+        "GIT_DIR",
+        "GIT_GRAFT_FILE",
+        "GIT_IMPLICIT_WORK_TREE",
+        "GIT_INDEX_FILE",
+        "GIT_INTERNAL_SUPER_PREFIX",
+        "GIT_NAMESPACE",
+        "GIT_NO_REPLACE_OBJECTS",
+        "GIT_OBJECT_DIRECTORY",
+        "GIT_PREFIX",
+        "GIT_REPLACE_REF_BASE",
+        "GIT_SHALLOW_FILE",
+        "GIT_WORK_TREE",
+    }
+)
+"""Variables that point git at one repository (``git rev-parse --local-env-vars``): a hook of another one may have started us."""
 
 
-def git_env(protocols: tuple[str, ...]) -> dict[str, str]:
-    """The environment git runs in; only these transport protocols may be used (never ``ext``, which runs commands)."""
-    return clean_env(
-        GIT_TERMINAL_PROMPT="0",  # a prompt would wait for ever
-        GIT_ASKPASS="",
-        SSH_ASKPASS="",
-        GIT_ALLOW_PROTOCOL=":".join(protocols),
-        GIT_OPTIONAL_LOCKS="0",  # looking must not disturb the agent's own git
-        LC_ALL="C",  # errors are recognised by their English words
-    )
+def git_env(protocols: tuple[str, ...], users: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment git runs in; only these transport protocols may be used (never ``ext``, which runs commands).
+
+    ``users``: the environment of the person whose own repositories these are, in place of a clean one: there are his SSH agent,
+    his credential helpers and his proxies.
+    """
+    base = clean_env() if users is None else {name: value for name, value in users.items() if name not in OF_A_REPOSITORY}
+    return base | {
+        "GIT_TERMINAL_PROMPT": "0",  # a prompt would wait for ever
+        "GIT_ASKPASS": "",
+        "SSH_ASKPASS": "",
+        "GIT_ALLOW_PROTOCOL": ":".join(protocols),
+        "GIT_OPTIONAL_LOCKS": "0",  # looking must not disturb the agent's own git
+        "LC_ALL": "C",  # errors are recognised by their English words
+    }
 
 
 class Git:
     """Git in one folder, as one user.
 
     System and user configuration count, as they do for a person: that is where certificates and identity are.
-    ``config`` adds settings for these calls only. ``protocols`` are those that fetch and push may use.
+    ``config`` adds settings for these calls only. ``protocols`` are those that fetch and push may use. ``users``: see
+    :func:`git_env`.
     """
 
     def __init__(
@@ -37,11 +68,19 @@ class Git:
         run_as: RunAs | None = None,
         config: Mapping[str, str] | None = None,
         protocols: tuple[str, ...] = ("https",),
+        users: Mapping[str, str] | None = None,
     ) -> None:
         self.cwd = cwd
         self._run_as = run_as
+        self._users = users
         self._settings = [word for name, value in (config or {}).items() for word in ("-c", f"{name}={value}")]
         self._protocols = protocols
+
+    def at(self, cwd: Path) -> "Git":
+        """The same in another folder."""
+        other = copy.copy(self)
+        other.cwd = cwd
+        return other
 
     async def run(
         self,
@@ -54,7 +93,7 @@ class Git:
         return await run(
             ["git", *self._settings, *arguments],
             cwd=self.cwd,
-            env=git_env(self._protocols),
+            env=git_env(self._protocols, self._users),
             timeout_s=timeout_s,
             output_bytes_max=output_bytes_max,
             stdin=stdin,

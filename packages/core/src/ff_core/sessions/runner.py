@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ff_core.contract.base import ErrorView
 from ff_core.contract.events import MessageAssistant, MessageDelta, Thinking
 from ff_core.contract.problem import code_of
 from ff_core.contract.session import Answer, PendingRequest, SessionStatus
 from ff_core.errors import FFError
-from ff_core.ids import RequestId
+from ff_core.ids import RequestId, WorkspaceId
 from ff_core.sessions import permissions
 from ff_core.sessions.backend import (
     AgentBackend,
@@ -36,7 +36,6 @@ from ff_core.sessions.errors import AgentGone, RequestSettled, ResumeFailed
 from ff_core.sessions.ledger import INTERRUPTED, Ledger
 from ff_core.store.journal import Journal
 from ff_core.store.sessions import SessionRow
-from ff_core.workspaces.gate import Gate
 from ff_core.world import World
 
 IDLE_CLOSE_S = 900.0
@@ -61,11 +60,13 @@ class Runner:
         journal: Journal,
         world: World,
         backends: Backends,
-        gate: Gate,
+        may_work: Callable[[WorkspaceId], bool],
+        touch: Callable[[], None],
         idle_close_s: float,
     ) -> None:
         self.ledger = ledger
-        self._row, self._world, self._backends, self._gate, self._idle_close_s = row, world, backends, gate, idle_close_s
+        self._row, self._world, self._backends, self._idle_close_s = row, world, backends, idle_close_s
+        self._may_work, self._touch = may_work, touch
 
         def publish(delta: MessageDelta) -> None:
             journal.hint(row.workspace_id, delta, row.id)
@@ -79,6 +80,11 @@ class Runner:
         self._wanted = False
         self._closing = False
         self._waiting: dict[RequestId, tuple[ToolCall, asyncio.Future[Decision]]] = {}
+
+    @property
+    def workspace_id(self) -> WorkspaceId:
+        """Of which workspace the session is."""
+        return self._row.workspace_id
 
     @property
     def busy(self) -> bool:
@@ -132,7 +138,7 @@ class Runner:
 
     @property
     def _halted(self) -> bool:
-        return self._closing or self._gate.resting
+        return self._closing or not self._may_work(self.workspace_id)
 
     async def _run(self) -> None:
         while self._wanted and not self._halted:
@@ -209,7 +215,7 @@ class Runner:
         while not pump.done() and not self._closing:
             self._wanted = False
             self._news.clear()
-            message = None if self._gate.resting else self.ledger.take()
+            message = self.ledger.take() if self._may_work(self.workspace_id) else None
             if message is not None:
                 try:
                     await backend.send(message.id, message.text)
@@ -249,7 +255,7 @@ class Runner:
                 self._deltas.void()
                 return
             case Noted():
-                self._gate.touch()
+                self._touch()
                 self._deltas.stored(replaces=isinstance(fact.body, MessageAssistant | Thinking))
                 self.ledger.note(fact.body)
                 return
@@ -268,13 +274,13 @@ class Runner:
                 self._died = fact
                 # Only a prompt sent from now on starts an agent again: what waits must not be thrown at a dying one.
                 self._wanted = False
-        self._gate.touch()
+        self._touch()
         self._turned.set()
         self._news.set()
 
     def _end(self, pump: asyncio.Task[None]) -> None:
         """Write how the agent ended."""
-        self._gate.touch()
+        self._touch()
         self._deltas.stored(replaces=True)
         broken = None if pump.cancelled() else pump.exception()
         died = self._died

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ff_core.contract.events import SessionStarted
+from ff_core.contract.places import Location
 from ff_core.contract.session import (
     QUEUED_MAX,
     SESSIONS_MAX,
@@ -41,6 +42,7 @@ from ff_core.store.engine import Store, Tx
 from ff_core.store.journal import Journal
 from ff_core.store.sessions import SessionRow, SessionTable
 from ff_core.workspaces.gate import Gate
+from ff_core.workspaces.ownership import Ownership
 from ff_core.world import World
 
 T = TypeVar("T")
@@ -50,8 +52,8 @@ class Sessions:
     """All sessions of one store. Call :meth:`recover` once before anything else, :meth:`close` at the end.
 
     ``backends`` starts an agent; it is called when a prompt waits and none lives. ``idle_close_s``: an agent that
-    rests this long is ended; its session becomes IDLE and the next prompt resumes it. While ``gate`` is closed no prompt
-    is given to an agent; :meth:`resume_queues` goes on with them.
+    rests this long is ended; its session becomes IDLE and the next prompt resumes it. While ``gate`` is closed, or a workspace
+    lives elsewhere or is on the move (``ownership``), no prompt is given to an agent; :meth:`resume_queues` goes on with them.
     """
 
     def __init__(
@@ -62,10 +64,12 @@ class Sessions:
         world: World,
         backends: Backends,
         gate: Gate | None = None,
+        ownership: Ownership | None = None,
         idle_close_s: float = IDLE_CLOSE_S,
     ) -> None:
         self._store, self._journal, self._world = store, journal, world
         self._gate = gate or Gate(world)
+        self._ownership = ownership or Ownership(store, Location.CLOUD)
         self._backends, self._idle_close_s = backends, idle_close_s
         self._runners: dict[SessionId, Runner] = {}
         self._closing = False
@@ -73,9 +77,10 @@ class Sessions:
     async def create(self, workspace_id: WorkspaceId, new: NewSession) -> SessionView:
         """Open a conversation; its agent starts with the first prompt. With an id it may be repeated.
 
-        Raises ``SessionsMax``; ``SessionExists`` when the id is taken by another one.
+        Raises ``SessionsMax``; ``SessionExists`` when the id is taken by another one; what ``Ownership.require`` does.
         """
         with self._store.transaction() as tx:
+            self._ownership.require(tx, workspace_id)
             table = SessionTable(tx)
             if new.id is not None and (found := table.get(new.id)) is not None:
                 if not _is_same(found, workspace_id, new):
@@ -100,6 +105,7 @@ class Sessions:
                 error=None,
                 created_at=now,
                 updated_at=now,
+                workflow=new.workflow,
             )
             table.insert(row)
             started = SessionStarted(name=row.name, model=row.model, permissions=row.permissions)
@@ -108,9 +114,12 @@ class Sessions:
 
     def list(self, workspace_id: WorkspaceId) -> builtins.list[SessionView]:
         """The sessions of a workspace, oldest first."""
-        with self._store.transaction() as tx:
-            table = SessionTable(tx)
-            return [table.view(row) for row in table.of_workspace(workspace_id)]
+        return self._read(lambda tx: self.within(tx, workspace_id))
+
+    def within(self, tx: Tx, workspace_id: WorkspaceId) -> builtins.list[SessionView]:
+        """:meth:`list` as part of a transaction."""
+        table = SessionTable(tx)
+        return [table.view(row) for row in table.of_workspace(workspace_id)]
 
     def get(self, session_id: SessionId) -> SessionView:
         """A session. Raises ``SessionUnknown``."""
@@ -120,7 +129,7 @@ class Sessions:
         """Accept a prompt: when this returns it is durable and will be given to the agent in its turn.
 
         With an id it may be repeated. Raises ``SessionUnknown``, ``MessageExists`` when the id is taken by another
-        prompt, ``QueueFull``, ``ShuttingDown``.
+        prompt, ``QueueFull``, ``ShuttingDown``; what ``Ownership.require`` does.
         """
         if self._closing:
             raise ShuttingDown
@@ -132,6 +141,7 @@ class Sessions:
                 if (found.session_id, found.text) != (session_id, text):
                     raise MessageExists
                 return found
+            self._ownership.require(tx, runner.workspace_id)
             if table.count_messages(session_id, MessageState.QUEUED) >= QUEUED_MAX:
                 raise QueueFull(f"{QUEUED_MAX} prompts wait in this session already; let the agent answer some, or stop it.")
             message = MessageView(
@@ -146,14 +156,20 @@ class Sessions:
         return message
 
     async def interrupt(self, session_id: SessionId, request: Interrupt) -> Interrupted:
-        """Stop the turn, if there is one; returns when it has stopped. May be repeated. Raises ``SessionUnknown``."""
-        runner = self._runner(session_id)
+        """Stop the turn, if there is one; returns when it has stopped. May be repeated.
+
+        Raises ``SessionUnknown``, and what ``Ownership.require`` does.
+        """
+        runner = self._require_here(session_id)
         cancelled = 0 if request.keep_queued else runner.ledger.cancel_queued()
         return Interrupted(was_working=await runner.interrupt(), cancelled=cancelled)
 
     async def answer(self, session_id: SessionId, request_id: RequestId, answer: Answer) -> SessionView:
-        """Answer what the agent asked. Raises ``RequestUnknown``, ``RequestSettled``, ``AnswerUnfit``."""
-        runner = self._runner(session_id)
+        """Answer what the agent asked.
+
+        Raises ``RequestUnknown``, ``RequestSettled``, ``AnswerUnfit``, and what ``Ownership.require`` does.
+        """
+        runner = self._require_here(session_id)
         found = self._read(lambda tx: SessionTable(tx).request(session_id, request_id))
         if found is None:
             raise RequestUnknown
@@ -187,6 +203,20 @@ class Sessions:
         """How many sessions are in the middle of something, waits for the user included."""
         return sum(runner.busy for runner in self._runners.values())
 
+    def busy(self, workspace_id: WorkspaceId) -> builtins.list[SessionId]:
+        """The sessions of a workspace that are in the middle of something, waits for the user included."""
+        return [session for session, runner in self._runners.items() if runner.workspace_id == workspace_id and runner.busy]
+
+    async def halt(self, workspace_id: WorkspaceId) -> None:
+        """End the agents of a workspace in which nothing may begin any more: an open turn is interrupted, prompts wait.
+
+        Afterwards their transcripts are whole. May be repeated.
+        """
+        mine = [runner for runner in self._runners.values() if runner.workspace_id == workspace_id]
+        await asyncio.gather(*(runner.interrupt() for runner in mine))
+        await asyncio.gather(*(runner.close() for runner in mine))
+        self._runners = {session: runner for session, runner in self._runners.items() if runner not in mine}
+
     def _runner(self, session_id: SessionId) -> Runner:
         if session_id not in self._runners:
             row = self._read(lambda tx: _known(tx, session_id))
@@ -197,10 +227,19 @@ class Sessions:
                 journal=self._journal,
                 world=self._world,
                 backends=self._backends,
-                gate=self._gate,
+                may_work=self._may_work,
                 idle_close_s=self._idle_close_s,
+                touch=self._gate.touch,
             )
         return self._runners[session_id]
+
+    def _may_work(self, workspace_id: WorkspaceId) -> bool:
+        return not self._gate.resting and self._ownership.may_work(workspace_id)
+
+    def _require_here(self, session_id: SessionId) -> Runner:
+        runner = self._runner(session_id)
+        self._read(lambda tx: self._ownership.require(tx, runner.workspace_id))
+        return runner
 
     def _read(self, query: Callable[[Tx], T]) -> T:
         with self._store.transaction() as tx:
@@ -216,7 +255,8 @@ def _known(tx: Tx, session_id: SessionId) -> SessionRow:
 
 def _is_same(row: SessionRow, workspace_id: WorkspaceId, new: NewSession) -> bool:
     same_name = new.name is None or new.name == row.name
-    return same_name and (row.workspace_id, row.model, row.permissions) == (workspace_id, new.model, new.permissions)
+    mine = (row.workspace_id, row.workflow, row.model, row.permissions)
+    return same_name and mine == (workspace_id, new.workflow, new.model, new.permissions)
 
 
 def _require_fit(request: PendingRequest, answer: Answer) -> None:

@@ -18,6 +18,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_MS = 5_000
 WAL_BYTES_MAX = 4 * 1024 * 1024
 """What the write-ahead log is cut to after a checkpoint."""
+SYNCHRONOUS = "NORMAL"
+"""What was committed survives the death of the process; the last moments may be lost with the power."""
 
 Params = Sequence[object] | dict[str, object]
 
@@ -70,19 +72,22 @@ class Store:
             raise
         return cls(connection, lock)
 
-    def transaction(self) -> AbstractContextManager[Tx]:
+    def transaction(self, *, durable: bool = False) -> AbstractContextManager[Tx]:
         """A write transaction: committed when the block ends, rolled back when it raises; then ``after_commit`` runs.
 
+        ``durable``: it survives the loss of power, with all that was committed before it; it takes as long as the disk does.
         Transactions don't nest (``RuntimeError``). Raises ``DiskFull`` or ``StoreBroken``; then nothing was written.
         """
-        return self._transaction()
+        return self._transaction(durable=durable)
 
     @contextmanager
-    def _transaction(self) -> Iterator[Tx]:
+    def _transaction(self, *, durable: bool) -> Iterator[Tx]:
         if self._connection.in_transaction:
             raise RuntimeError("a transaction is open already; pass its Tx on, and never await inside one")
         tx = Tx(self._connection)
         try:
+            if durable:
+                self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("BEGIN IMMEDIATE")
             yield tx
             self._connection.execute("COMMIT")
@@ -91,6 +96,9 @@ class Store:
             if isinstance(exc, sqlite3.Error):
                 raise translated(exc) from exc
             raise
+        finally:
+            if durable:
+                self._connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
         for callback in tx.callbacks:
             callback()
 
@@ -142,7 +150,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         for pragma in (
             "journal_mode = WAL",
-            "synchronous = NORMAL",
+            f"synchronous = {SYNCHRONOUS}",
             "foreign_keys = ON",
             f"journal_size_limit = {WAL_BYTES_MAX}",
         ):

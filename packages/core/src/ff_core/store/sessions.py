@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from ff_core.contract.base import LATER, ErrorView, Json
 from ff_core.contract.session import (
+    WORKFLOW,
     Activity,
     MessageState,
     MessageView,
@@ -46,6 +47,7 @@ class SessionRow:
     error: ErrorView | None
     created_at: datetime
     updated_at: datetime
+    workflow: str = WORKFLOW
 
 
 class SessionTable:
@@ -57,18 +59,48 @@ class SessionTable:
     def insert(self, row: SessionRow) -> None:
         """Add a session. Raises ``sqlite3.IntegrityError`` when its id is taken."""
         self._tx.execute(
-            "INSERT INTO sessions (id, workspace_id, name, model, permissions, status, activity, created_at, updated_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO sessions"
+            " (id, workspace_id, name, workflow, model, permissions, status, activity, provider_session_id, has_history, grants,"
+            " created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 str(row.id),
                 str(row.workspace_id),
                 row.name,
+                row.workflow,
                 row.model,
                 row.permissions.value,
                 row.status.value,
                 row.activity.value,
+                row.provider_session_id,
+                int(row.has_history),
+                json.dumps(row.grants),
                 row.created_at.isoformat(),
                 row.updated_at.isoformat(),
+            ),
+        )
+
+    def replace(self, row: SessionRow) -> None:
+        """Make a session what ``row`` says, whether or not there is one of its id."""
+        if self.get(row.id) is None:
+            self.insert(row)
+            return
+        self._tx.execute(
+            "UPDATE sessions SET name = ?, workflow = ?, model = ?, permissions = ?, status = ?, activity = ?,"
+            " provider_session_id = ?, has_history = ?, grants = ?, error_code = NULL, error_message = NULL, created_at = ?,"
+            " updated_at = ? WHERE id = ?",
+            (
+                row.name,
+                row.workflow,
+                row.model,
+                row.permissions.value,
+                row.status.value,
+                row.activity.value,
+                row.provider_session_id,
+                int(row.has_history),
+                json.dumps(row.grants),
+                row.created_at.isoformat(),
+                row.updated_at.isoformat(),
+                str(row.id),
             ),
         )
 
@@ -131,6 +163,7 @@ class SessionTable:
             name=row.name,
             model=row.model,
             permissions=row.permissions,
+            workflow=row.workflow,
             status=row.status,
             activity=row.activity,
             provider_session_id=row.provider_session_id,
@@ -232,6 +265,7 @@ def _session(row: sqlite3.Row) -> SessionRow:
         error=ErrorView(code=row["error_code"], message=row["error_message"]) if row["error_code"] else None,
         created_at=datetime.fromisoformat(row["created_at"]),
         updated_at=datetime.fromisoformat(row["updated_at"]),
+        workflow=row["workflow"],
     )
 
 

@@ -1,6 +1,7 @@
 """What can go wrong with a workspace."""
 
-from ff_core.errors import Conflict
+from ff_core.errors import Conflict, FFError, InvalidInput
+from ff_core.process import ProgramMissing
 
 
 class AlreadyBound(Conflict):
@@ -43,3 +44,34 @@ class VmInUse(Conflict):
     """This workspace is in use, or was a moment ago, so it can't go to sleep now."""
 
     code = "vm_in_use"
+
+
+class WorkspaceMoving(Conflict):
+    """This workspace is on the move, so nothing new runs in it; see `ff handoffs`, which can also finish or abort the move."""
+
+    code = "workspace_moving"
+
+
+class WorkspaceElsewhere(Conflict):
+    """This workspace lives elsewhere now, and nothing may run in this copy of it."""
+
+    code = "workspace_elsewhere"
+
+
+class ExecCwdOutside(InvalidInput):
+    """The folder to run a command in must be inside the workspace: the repository or the home folder."""
+
+    code = "exec_cwd_outside"
+
+
+class CommandMissing(ProgramMissing):
+    """The command to run is not installed in the workspace, or may not be run."""
+
+    status = 422
+
+
+class TooManyCommands(FFError):
+    """Too many commands run in this workspace at once; wait until one has ended."""
+
+    code = "too_many_commands"
+    status = 429

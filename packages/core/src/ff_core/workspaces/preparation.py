@@ -27,6 +27,7 @@ class Order:
     branch: str | None
     credential: Credential | None
     timeout_s: float
+    bare: bool
 
 
 def order_of(request: PrepareRepository, *, allow_plain_http: bool) -> Order:
@@ -36,6 +37,7 @@ def order_of(request: PrepareRepository, *, allow_plain_http: bool) -> Order:
         branch=None if request.branch is None else check_branch(request.branch),
         credential=None if request.token is None else Credential(request.token.get_secret_value()),
         timeout_s=request.timeout_s,
+        bare=request.bare,
     )
 
 
@@ -105,6 +107,7 @@ async def make(
             order.url,
             checkout,
             branch=order.branch,
+            bare=order.bare,
             credential=order.credential,
             progress=progress,
             timeout_s=order.timeout_s,

@@ -10,28 +10,34 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ff_core.contract.places import Location
 from ff_core.contract.plain import GitWay, WorkspaceStatus
 from ff_core.errors import FFError
 from ff_core.git import gateway
 from ff_core.ids import WorkspaceId
 from ff_core.process import RunAs
-from ff_core.store.engine import Store
+from ff_core.store.engine import Store, Tx
 from ff_core.store.journal import Journal
 from ff_core.workspaces import repository as rows
 from ff_core.workspaces.errors import AlreadyBound, RepositoryDiffers, SeedTooLate, WorkspaceMissing, WorkspaceNotReady
 from ff_core.workspaces.gate import Gate
+from ff_core.workspaces.ownership import Ownership
 from ff_core.world import World
 
 if TYPE_CHECKING:
     from ff_core.contract.base import ErrorView
     from ff_core.contract.daemon import PrepareRepository, Repository, Seeded
+    from ff_core.contract.events import EventBody
     from ff_core.workspaces.preparation import Order, Seedbed
 
 SETTLED_ON_A_SOURCE = frozenset({WorkspaceStatus.READY, WorkspaceStatus.PROVISIONING})
 
 
 class Workspaces:
-    """Rules over the row and the checkout at ``checkout``, which belongs to ``run_as``."""
+    """Rules over the row and the checkout at ``checkout``, which belongs to ``run_as``.
+
+    Of a workspace that does not live here (yet) nothing is written into the journal: its own comes with it.
+    """
 
     def __init__(
         self,
@@ -43,8 +49,10 @@ class Workspaces:
         run_as: RunAs | None,
         allow_plain_http: bool,
         gate: Gate | None = None,
+        ownership: Ownership | None = None,
     ) -> None:
         self._gate = gate or Gate(world)
+        self._ownership = ownership or Ownership(store, Location.CLOUD)
         self._store = store
         self._journal = journal
         self._world = world
@@ -59,17 +67,26 @@ class Workspaces:
         """The workspace this host belongs to; None before the first :meth:`bind`."""
         return rows.only(self._store)
 
-    def bind(self, workspace_id: WorkspaceId, name: str, *, existing: bool = False) -> None:
+    def bind(
+        self,
+        workspace_id: WorkspaceId,
+        name: str,
+        *,
+        existing: bool = False,
+        location: Location = Location.CLOUD,
+        epoch: int = 1,
+    ) -> None:
         """Give this host to a workspace. May be repeated for the same one; ``AlreadyBound`` for another.
 
-        ``existing``: it has been here before, so a host that knows nothing of it raises ``WorkspaceMissing``.
+        ``existing``: it has been here before, so a host that knows nothing of it raises ``WorkspaceMissing``. ``location`` and
+        ``epoch`` are those of one that was not.
         """
         current = self.current()
         if current is None and existing:
             raise WorkspaceMissing
         if current is None:
             with self._store.transaction() as tx:
-                rows.insert(tx, workspace_id, name, self._world.now())
+                rows.insert(tx, workspace_id, name, self._world.now(), location=location, epoch=epoch)
         elif current.id != workspace_id:
             raise AlreadyBound
 
@@ -178,7 +195,12 @@ class Workspaces:
         from ff_core.contract.events import ProcessOutput  # noqa: PLC0415
 
         with self._store.transaction() as tx:
-            self._journal.append(tx, workspace_id, ProcessOutput(process=process, channel=Channel.STDERR, text=text))
+            self._append(tx, workspace_id, ProcessOutput(process=process, channel=Channel.STDERR, text=text))
+
+    def _append(self, tx: Tx, workspace_id: WorkspaceId, body: "EventBody") -> None:
+        row = rows.read(tx, workspace_id)
+        if row is not None and row.location is self._ownership.here:
+            self._journal.append(tx, workspace_id, body)
 
     def _move(
         self,
@@ -195,7 +217,7 @@ class Workspaces:
             rows.move(tx, workspace_id, to, error, now)
             if source is not None:
                 rows.remember_source(tx, workspace_id, source, now)
-            self._journal.append(tx, workspace_id, WorkspaceChanged(status=to, error=error))
+            self._append(tx, workspace_id, WorkspaceChanged(status=to, error=error))
 
 
 def _heard(task: "asyncio.Task[Repository]") -> None:

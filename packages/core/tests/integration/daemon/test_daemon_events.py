@@ -6,9 +6,9 @@ from uuid import UUID
 import pytest
 
 from ff_core.contract.events import MessageDelta, Notice
-from ff_core.daemon.following import frames
 from ff_core.ids import WorkspaceId
 from ff_core.store.engine import Store
+from ff_core.store.following import frames
 from ff_core.store.journal import Journal
 from ff_core.testing.world import FakeWorld
 

@@ -8,7 +8,7 @@ import pytest
 
 from ff_core.contract.base import Channel
 from ff_core.contract.execution import ExecExit
-from ff_core.daemon.execution import COMMANDS_MAX
+from ff_core.workspaces.execution import COMMANDS_MAX
 
 AS_ROOT = os.geteuid() == 0
 

@@ -1,29 +1,44 @@
-"""Running a command in the workspace, as its user."""
+"""Running a command in a workspace, as its user."""
 
 import asyncio
 import contextlib
 import sys
 from binascii import b2a_base64
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ff_core.contract.plain import Command
-from ff_core.daemon.errors import CommandMissing, ExecCwdOutside, TooManyCommands
-from ff_core.process import FolderMissing, ProgramMissing, ProgramTimedOut, Running, clean_env, stream
+from ff_core.process import FolderMissing, ProgramMissing, ProgramTimedOut, RunAs, Running, clean_env, stream
 from ff_core.settings import CoreSettings
-from ff_core.workspaces.errors import WorkspaceNotReady
+from ff_core.workspaces.errors import CommandMissing, ExecCwdOutside, TooManyCommands, WorkspaceNotReady
 from ff_core.workspaces.gate import Gate
 
 COMMANDS_MAX = 32
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where commands run, and as whom: ``environment`` is that user's."""
+
+    checkout: Path
+    home: Path
+    run_as: RunAs | None
+    environment: Mapping[str, str]
+
+    @classmethod
+    def of_vm(cls, settings: CoreSettings) -> "Place":
+        """That of the one workspace of a VM."""
+        home = settings.home
+        environment = clean_env(HOME=str(home), USER="dev", LOGNAME="dev", SHELL="/bin/bash")
+        return cls(settings.repository, home, settings.run_as, environment)
+
+
 class Execution:
     """Commands that run now, at most ``commands_max``. ``ready`` says whether the checkout is there."""
 
-    def __init__(
-        self, settings: CoreSettings, gate: Gate, ready: Callable[[], bool], *, commands_max: int = COMMANDS_MAX
-    ) -> None:
-        self._settings = settings
+    def __init__(self, place: Place, gate: Gate, ready: Callable[[], bool], *, commands_max: int = COMMANDS_MAX) -> None:
+        self.place = place
         self._gate = gate
         self._ready = ready
         self._commands_max = commands_max
@@ -53,17 +68,17 @@ class Execution:
         await asyncio.gather(*(running.kill() for running in list(self._running)))
 
     async def _frames(self, request: Command) -> AsyncGenerator[bytes, None]:
-        settings = self._settings
-        cwd = resolve(settings, request.cwd, ready=self._ready())
+        place = self.place
+        cwd = resolve(place, request.cwd, ready=self._ready())
         try:
             async with stream(
                 request.argv,
                 cwd=cwd,
-                env={**clean_env(HOME=str(settings.home), USER="dev", LOGNAME="dev", SHELL="/bin/bash"), **request.env},
+                env={**place.environment, **request.env},
                 timeout_s=request.timeout_s,
                 output_bytes_max=sys.maxsize,  # nothing is kept: a slow reader slows the command down
                 stdin=None if request.stdin is None else request.stdin.encode(),
-                user=settings.run_as,
+                user=place.run_as,
                 kill_leftovers=False,
             ) as running:
                 self._running.add(running)
@@ -88,18 +103,18 @@ class Execution:
             raise CommandMissing(exc.detail) from exc
 
 
-def resolve(settings: CoreSettings, cwd: str | None, *, ready: bool) -> Path:
+def resolve(place: Place, cwd: str | None, *, ready: bool) -> Path:
     """The folder that ``cwd`` means, all links followed; without one the repository, or HOME until that is ``ready``.
 
     Raises ``ExecCwdOutside``, ``FolderMissing``, or ``WorkspaceNotReady`` for a folder in a repository that is not there.
     The user may swap a link after this look; then the command stands in a folder that its user can't use.
     """
     if cwd is None and not ready:
-        return settings.home
+        return place.home
     try:
-        folder = (settings.repository / (cwd or "")).resolve()
-        in_repository = folder.is_relative_to(settings.repository.resolve())
-        inside = in_repository or folder.is_relative_to(settings.home.resolve())
+        folder = (place.checkout / (cwd or "")).resolve()
+        in_repository = folder.is_relative_to(place.checkout.resolve())
+        inside = in_repository or folder.is_relative_to(place.home.resolve())
         there = inside and folder.is_dir()
     except (OSError, RuntimeError, ValueError) as exc:  # a loop of links, a name too long, a surrogate
         raise ExecCwdOutside("The folder to run the command in can't be reached.") from exc

@@ -1,0 +1,1 @@
+"""The exact state of one repository with its working tree: read without changing anything, and made again elsewhere."""

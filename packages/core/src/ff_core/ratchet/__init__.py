@@ -1,0 +1,1 @@
+"""What the ratchet remembers of a workspace (DOMAIN.md section 3), and when one of its fixers is at work."""
