@@ -11,6 +11,10 @@ from ff_cloud.credentials.setup import credentials_of
 from ff_cloud.events.endpoints import Streams
 from ff_cloud.events.stream import EventStreams
 from ff_cloud.fleet import pool_rules_of, rules_of
+from ff_cloud.handoffs.deciding import abandon
+from ff_cloud.handoffs.desk import Desk
+from ff_cloud.handoffs.endpoints import LARGE
+from ff_cloud.handoffs.setup import blobs_of, handoffs_of, pieces_of
 from ff_cloud.kit.caller import count_open_route
 from ff_cloud.kit.crypto import Sealer
 from ff_cloud.kit.db import Database
@@ -66,6 +70,7 @@ def make_app(
         sealer=Sealer(secrets.sealing_key),
         world=world,
         on_refused=telemetry.metrics.admission.refused,
+        on_delete=abandon,
     )
     orders = Orders(db=db, world=world)
     changes = VmChanges(db, world)
@@ -86,6 +91,19 @@ def make_app(
     app.state.changes = changes
     app.state.awake = awake
     app.state.claims = Claims(db=db, daemons=daemons, image=image, world=world, metrics=telemetry.metrics.pool, crash=crash)
+    handoffs, deciding = handoffs_of(settings, workspaces=workspaces, world=world)
+    app.state.handoff_desk = Desk(
+        db=db,
+        handoffs=handoffs,
+        deciding=deciding,
+        pieces=pieces_of(settings, db=db, blobs=blobs_of(settings), world=world),
+        daemons=daemons,
+        changes=changes,
+        metrics=telemetry.metrics.handoffs,
+        world=world,
+        wait_s_max=settings.wake_wait_s,
+        crash=crash,
+    )
     credentials = credentials_of(settings, db=db, secrets=secrets, world=world)
     app.state.credentials = credentials
     app.state.sessions = SessionService(
@@ -107,5 +125,5 @@ def make_app(
     app.state.admin = Admin(db=db, recovery=recovery, pool=pool_rules_of(settings), image=image, world=world)
     document_problems(app)
     https = (settings.public_url or "").startswith("https:")
-    equip(app, world=world, body_bytes_max=settings.body_bytes_max, telemetry=telemetry, https=https)
+    equip(app, world=world, body_bytes_max=settings.body_bytes_max, larger=LARGE, telemetry=telemetry, https=https)
     return app

@@ -4,6 +4,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from ff_cloud.handoffs.deciding import Deciding
+from ff_cloud.handoffs.operations import kinds as handoff_kinds
+from ff_cloud.handoffs.pieces import Pieces
+from ff_cloud.handoffs.settle import HandoffSettler
+from ff_cloud.handoffs.sweep import HandoffSweep
 from ff_cloud.kit.crypto import Sealer
 from ff_cloud.kit.db import Database
 from ff_cloud.kit.rounds import rounds
@@ -82,6 +87,8 @@ def make_fleet(
     daemons: Daemons,
     image: str,
     outside: Outside,
+    deciding: Deciding,
+    pieces: Pieces,
     world: World,
     telemetry: Telemetry,
 ) -> Fleet:
@@ -168,6 +175,23 @@ def make_fleet(
         pulse=pulse("sweep", every_s=settings.sweep_interval_s),
     )
 
+    handoff_sweep = HandoffSweep(
+        db=db,
+        deciding=deciding,
+        pieces=pieces,
+        metrics=telemetry.metrics.handoffs,
+        world=world,
+        every_s=settings.sweep_interval_s,
+        pulse=pulse("handoffs", every_s=settings.sweep_interval_s),
+    )
+    handoff_settler = HandoffSettler(
+        settler=settler,
+        deciding=deciding,
+        expires_s=settings.handoff_expires_s,
+        metrics=telemetry.metrics.handoffs,
+        world=world,
+    )
+
     async def ground() -> None:
         every_s = settings.sweep_interval_s
         await rounds("ground", lambda: engine.prepare(image), lambda: world.sleep(every_s), pulse("ground", every_s=every_s))
@@ -190,6 +214,18 @@ def make_fleet(
                 outside=outside,
                 world=world,
             ),
+            *handoff_kinds(
+                db=db,
+                engine=engine,
+                daemons=daemons,
+                specs=specs,
+                sealer=Sealer(secrets.sealing_key),
+                settler=handoff_settler,
+                pieces=pieces,
+                outside=outside,
+                expires_s=settings.handoff_expires_s,
+                world=world,
+            ),
         ],
         loops={
             "changes": changes.run,
@@ -201,6 +237,7 @@ def make_fleet(
             "pool": refill.run,
             "saver": saver.run,
             "sweep": sweep.run,
+            "handoffs": handoff_sweep.run,
         },
         reconcile=reconciler.once,
         ended=ended,

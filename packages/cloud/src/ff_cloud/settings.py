@@ -193,6 +193,18 @@ class CloudSettings(BaseSettings):
         le=86_400,
         description="Seconds between two checkpoints of a workspace in use; after a turn one is made at once",
     )
+    handoff_expires_s: float = Field(
+        3600.0,
+        ge=1,
+        le=30 * 86_400,
+        description="Seconds after which a handoff that does not go on is given up; the workspace stays where it was",
+    )
+    handoff_kept_s: float = Field(
+        7 * 86_400.0,
+        ge=0,
+        le=365 * 86_400,
+        description="Seconds for which the frozen copy of a workspace is kept that was pulled to a desktop",
+    )
     wake_wait_s: float = Field(
         120.0, gt=0, le=3600, description="Seconds a request waits for a VM that wakes, is being made, or waits for room"
     )

@@ -16,7 +16,8 @@ from ff_cloud.closing.steps import kinds as closing_kinds
 from ff_cloud.events.copier import LOOK_EVERY_S, Copier
 from ff_cloud.events.history import History
 from ff_cloud.fleet import make_fleet, rules_of
-from ff_cloud.kit.blobs import open_blobs
+from ff_cloud.handoffs.deciding import abandon
+from ff_cloud.handoffs.setup import blobs_of, handoffs_of, pieces_of
 from ff_cloud.kit.crypto import Sealer
 from ff_cloud.kit.db import Database
 from ff_cloud.kit.rounds import for_ever
@@ -84,12 +85,11 @@ async def running_worker(
         pulse=pulse("copier", every_s=LOOK_EVERY_S),
     )
     mirrors = mirrors_of(settings, db=db, secrets=secrets, world=world, pulse=pulse("mirrors", every_s=SWEEP_EVERY_S))
+    blobs = blobs_of(settings)
     checkpoints = Checkpoints(
         db=db,
         daemons=daemons,
-        blobs=open_blobs(
-            settings.checkpoint_store or settings.data_dir / "checkpoints", endpoint=settings.checkpoint_s3_endpoint
-        ),
+        blobs=blobs,
         deployment=settings.deployment_name,
         on_saved=note_saved,
         newer=History(db).after,
@@ -107,6 +107,8 @@ async def running_worker(
         idle_s=settings.suspend_after_s,
         upgrade_idle_s=UPGRADE_IDLE_S,
     )
+    workspaces = WorkspaceService(rules=rules_of(settings, image), sealer=sealer, world=world, on_delete=abandon)
+    _, deciding = handoffs_of(settings, workspaces=workspaces, world=world)
     fleet = make_fleet(
         settings=settings,
         db=db,
@@ -115,10 +117,11 @@ async def running_worker(
         daemons=daemons,
         image=image,
         outside=outside,
+        deciding=deciding,
+        pieces=pieces_of(settings, db=db, blobs=blobs, world=world),
         world=world,
         telemetry=telemetry,
     )
-    workspaces = WorkspaceService(rules=rules_of(settings, image), sealer=sealer, world=world)
     operations = Operations(
         db,
         [*fleet.kinds, *closing_kinds(db=db, workspaces=workspaces, world=world, forget=mirrors.forget_user)],

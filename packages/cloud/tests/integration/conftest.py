@@ -1,5 +1,6 @@
 """Clouds of a test's own, and what containers need."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from api_user import User
+from handing import Made, make_bundle
 from here import Enter, Here
 from sqlalchemy import text
 
@@ -38,6 +40,12 @@ def folder() -> Iterator[Path]:
     place = scratch_folder("ff-here-")
     yield place
     shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A bundle of a workspace that no server knows."""
+    return asyncio.run(make_bundle(tmp_path_factory.mktemp("made")))
 
 
 @pytest.fixture

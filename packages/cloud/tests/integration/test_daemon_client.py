@@ -16,12 +16,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from ff_cloud.vms.daemon_client import FRAME_BYTES_MAX, RESPONSE_BYTES_MAX, DaemonClient, VmMisbehaved, VmUnreachable
+from ff_cloud.vms.daemon_client import FRAME_BYTES_MAX, RESPONSE_BYTES_MAX, DaemonClient, VmMisbehaved, VmUnreachable, revealed
 from ff_cloud.vms.daemon_http import Broken, DaemonHttp
 from ff_core.contract.base import Channel
 from ff_core.contract.daemon import Bind, Health, ModelAccess, PrepareRepository, Use
 from ff_core.contract.events import Event, Notice, sse_frame
 from ff_core.contract.execution import ExecExit, ExecOutput, ExecRequest
+from ff_core.contract.places import Location
 from ff_core.contract.problem import Problem, RemoteProblem
 from ff_core.contract.session import NewMessage
 from ff_core.ids import SessionId, VmId, WorkspaceId
@@ -93,6 +94,13 @@ async def test_secrets_are_sent_in_clear_and_the_generation_with_them():
         "existing": False,
     }
     assert Bind.model_validate(seen).model.api_key.get_secret_value() == "sk-1"
+
+
+def test_what_an_older_daemon_does_not_know_is_told_only_when_it_says_something():
+    usual = Bind(workspace_id=WORKSPACE, name="x", model=ModelAccess())
+    assert {"location", "epoch", "handoff_id"} & revealed(usual).keys() == set()
+    moved = usual.model_copy(update={"location": Location.DESKTOP, "epoch": 0, "handoff_id": WORKSPACE})
+    assert Bind.model_validate(revealed(moved)) == moved
 
 
 async def test_a_refusal_keeps_the_daemons_words():

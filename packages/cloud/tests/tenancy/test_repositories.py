@@ -26,10 +26,13 @@ from ff_cloud.credentials import repository as credentials
 from ff_cloud.events.repository import EventRepository
 from ff_cloud.gateway import repository as usage
 from ff_cloud.github import repository as identities
+from ff_cloud.handoffs.model import Piece
+from ff_cloud.handoffs.repository import HandoffRepository
+from ff_cloud.kit.blobs import Stored
 from ff_cloud.kit.db import Database, Tx
 from ff_cloud.operations.repository import OperationRepository
 from ff_cloud.sessions.repository import SessionRepository
-from ff_cloud.testing.tenants import MARK, NOW, Estate, add_user, belongings, furnish
+from ff_cloud.testing.tenants import MARK, NOW, PRINT, Estate, add_user, belongings, furnish, pull_of
 from ff_cloud.users import repository as users
 from ff_cloud.vms import fleet_repository as fleet
 from ff_cloud.vms.repository import SystemVmRepository, VmRepository
@@ -37,10 +40,12 @@ from ff_cloud.workspaces.repository import WorkspaceRepository
 from ff_core.contract.account import ApiKeyView, Scope
 from ff_core.contract.base import ErrorView
 from ff_core.contract.credentials import CredentialKind
+from ff_core.contract.handoff import BundleFacts, Contents, HandoffStatus, Receipt, SentWorkspace
+from ff_core.contract.places import Direction
 from ff_core.contract.session import Activity, PermissionPreset, SessionStatus, SessionView
 from ff_core.contract.workspace import NewWorkspace, WorkspaceStatus
 from ff_core.errors import FFError
-from ff_core.ids import ApiKeyId, OperationId, UserId, VmId, WorkspaceId
+from ff_core.ids import ApiKeyId, DesktopId, HandoffId, OperationId, UserId, VmId, WorkspaceId
 
 ANN, BOB = UserId(UUID(int=0xA)), UserId(UUID(int=0xB))
 KIND = CredentialKind.ANTHROPIC_API_KEY
@@ -49,6 +54,24 @@ NEW = UUID(int=0xF)
 WARM = "an image that a warm VM has"
 KEY = ApiKeyView(
     id=ApiKeyId(NEW), name="n", prefix="p", scopes=frozenset({Scope.ADMIN}), created_at=NOW, expires_at=NOW, last_used_at=None
+)
+
+CONTENTS = dict.fromkeys(
+    ("commits", "files", "file_bytes", "deleted", "stashes", "submodules", "sessions", "queued", "events"), 0
+)
+NEW_FACTS = BundleFacts(size=1, sha256="0" * 64, fingerprint=PRINT)
+RECEIPT = Receipt(
+    handoff_id=HandoffId(NEW),
+    workspace_id=WorkspaceId(NEW),
+    name="x",
+    direction=Direction.PULL,
+    epoch=2,
+    committed_at=NOW,
+    bundle_bytes=1,
+    bundle_sha256="0" * 64,
+    sent=PRINT,
+    arrived=PRINT,
+    contents=Contents(**CONTENTS),
 )
 
 Act = Callable[[Tx, Estate], Awaitable[Any]]
@@ -71,6 +94,8 @@ async def _move(tx: Tx, estate: Estate) -> Any:
 
 
 _WORKSPACE: list[Any] = []
+_HANDOFF: list[Any] = []
+"""The owner's rows, for one who came by them."""
 
 
 async def _told(answer: Awaitable[bool]) -> str:
@@ -130,6 +155,35 @@ CASES: dict[str, Case] = {
     ),
     "github.repository.list_own": Case(lambda tx, e: identities.list_own(tx)),
     "github.repository.remove_own": Case(lambda tx, e: identities.remove_own(tx, "github")),
+    "handoffs.repository.HandoffRepository.insert": Case(
+        lambda tx, e: HandoffRepository(tx).insert(
+            pull_of(e).model_copy(update={"id": NEW, "workspace_id": NEW, "desktop_name": "x"}), made_workspace=False, expires_s=9
+        ),
+        own="a handoff of his own",
+    ),
+    "handoffs.repository.HandoffRepository.get": Case(lambda tx, e: HandoffRepository(tx).get(e.handoff_id)),
+    "handoffs.repository.HandoffRepository.page": Case(
+        lambda tx, e: HandoffRepository(tx).page(before=None, workspace_id=e.workspace_id, only_open=True, items_max=9)
+    ),
+    "handoffs.repository.HandoffRepository.open_of": Case(lambda tx, e: HandoffRepository(tx).open_of(e.workspace_id)),
+    "handoffs.repository.HandoffRepository.name_of_desktop": Case(
+        lambda tx, e: HandoffRepository(tx).name_of_desktop(DesktopId(e.handoff_id))
+    ),
+    **{
+        f"handoffs.repository.HandoffRepository.{name}": Case(lambda tx, e, act=act: act(HandoffRepository(tx), _HANDOFF[0]))
+        for name, act in {
+            "delete": lambda handoffs, found: handoffs.delete(found),
+            "move": lambda handoffs, found: handoffs.move(found, HandoffStatus.ABORTED),
+            "works_on": lambda handoffs, found: handoffs.works_on(found, OperationId(NEW)),
+            "progressed": lambda handoffs, found: handoffs.progressed(found, 9),
+            "pieces": lambda handoffs, found: handoffs.pieces(found),
+            "announced": lambda handoffs, found: handoffs.announced(found, NEW_FACTS, Contents(**CONTENTS), 9),
+            "count_pieces": lambda handoffs, found: handoffs.count_pieces(found),
+            "forget_pieces": lambda handoffs, found: handoffs.forget_pieces(found),
+            "add_piece": lambda handoffs, found: handoffs.add_piece(found, Piece(1, "new", Stored(1, "x")), 9),
+            "commit": lambda handoffs, found: handoffs.commit(found, RECEIPT),
+        }.items()
+    },
     "operations.repository.OperationRepository.insert": Case(lambda tx, e: new_operation(tx, e.user_id)),
     "operations.repository.OperationRepository.get": Case(lambda tx, e: OperationRepository(tx).get(e.operation_id)),
     "operations.repository.OperationRepository.active": Case(lambda tx, e: OperationRepository(tx).active(str(e.workspace_id))),
@@ -137,6 +191,7 @@ CASES: dict[str, Case] = {
     "operations.repository.OperationRepository.request_cancel": Case(
         lambda tx, e: OperationRepository(tx).request_cancel(str(e.workspace_id))
     ),
+    "operations.repository.OperationRepository.hasten": Case(lambda tx, e: OperationRepository(tx).hasten(e.operation_id)),
     "sessions.repository.SessionRepository.workspace_of": Case(lambda tx, e: SessionRepository(tx).workspace_of(e.session_id)),
     "sessions.repository.SessionRepository.of_workspace": Case(lambda tx, e: SessionRepository(tx).of_workspace(e.workspace_id)),
     "sessions.repository.SessionRepository.record": Case(lambda tx, e: SessionRepository(tx).record(view(e))),
@@ -173,6 +228,29 @@ CASES: dict[str, Case] = {
         lambda tx, e: WorkspaceRepository(tx).set_operation(e.workspace_id, OperationId(NEW), 9)
     ),
     "workspaces.repository.WorkspaceRepository.move": Case(_move),
+    "workspaces.repository.WorkspaceRepository.hold": Case(
+        lambda tx, e: WorkspaceRepository(tx).hold(e.workspace_id, HandoffId(NEW))
+    ),
+    "workspaces.repository.WorkspaceRepository.give_up": Case(
+        lambda tx, e: WorkspaceRepository(tx).give_up(e.workspace_id, HandoffId(NEW))
+    ),
+    "workspaces.repository.WorkspaceRepository.settle_here": Case(
+        lambda tx, e: WorkspaceRepository(tx).settle_here(e.workspace_id, 9, HandoffId(NEW), SentWorkspace(name="x"))
+    ),
+    "workspaces.repository.WorkspaceRepository.settle_there": Case(
+        lambda tx, e: WorkspaceRepository(tx).settle_there(e.workspace_id, 9, DesktopId(NEW), "x", kept_s=9)
+    ),
+    "workspaces.repository.WorkspaceRepository.insert_sent": Case(
+        lambda tx, e: WorkspaceRepository(tx).insert_sent(
+            WorkspaceId(NEW),
+            SentWorkspace(name="new"),
+            epoch=0,
+            desktop_id=DesktopId(NEW),
+            desktop_name="x",
+            handoff_id=HandoffId(NEW),
+        ),
+        own="a workspace of his own",
+    ),
 }
 # For the system's transactions only; the application's role has no right to it.
 SYSTEM_ONLY = {
@@ -239,6 +317,7 @@ async def test_a_stranger_sees_and_changes_nothing(db: Database, estate: Estate,
     case = CASES[name]
     async with db.transaction(ANN) as tx:  # for cases that need a row they could not find
         _WORKSPACE[:] = [await WorkspaceRepository(tx).get(estate.workspace_id)]
+        _HANDOFF[:] = [await HandoffRepository(tx).get(estate.handoff_id)]
     before = await belongings(db, ANN)
     try:
         async with db.transaction(BOB) as tx:
@@ -253,6 +332,8 @@ async def test_a_stranger_sees_and_changes_nothing(db: Database, estate: Estate,
 # A workspace has one VM, and the owner's has it already.
 @pytest.mark.parametrize("name", sorted(set(CASES) - {"vms.repository.VmRepository.insert", "vms.repository.VmRepository.claim"}))
 async def test_the_owner_does(db: Database, estate: Estate, name: str) -> None:
+    async with db.transaction(ANN) as tx:
+        _HANDOFF[:] = [await HandoffRepository(tx).get(estate.handoff_id)]
     before = await belongings(db, ANN)
     async with db.transaction(ANN) as tx:
         answer = await CASES[name].act(tx, estate)

@@ -24,6 +24,14 @@ from ff_core.testing.world import FakeWorld
 ANN = UserId(UUID(int=0xA))
 REQUEST_ID = UUID(int=0xFF)
 
+PRINT = {"repositories": [], "conversations": [], "records": "0" * 64}
+COUNTS = ("commits", "files", "file_bytes", "deleted", "stashes", "submodules", "sessions", "queued", "events")
+SENT = {
+    "workspace": {"name": "his"},
+    "bundle": {"size": 1, "sha256": "0" * 64, "fingerprint": PRINT},
+    "contents": dict.fromkeys(COUNTS, 0),
+}
+
 NAMED: dict[str, tuple[Any, int]] = {
     "DELETE /v1/api-keys/{api_key}": (None, 404),
     "DELETE /v1/auth/sessions/{login}": (None, 404),
@@ -44,14 +52,34 @@ NAMED: dict[str, tuple[Any, int]] = {
     "POST /v1/sessions/{session}/interrupt": ({}, 404),
     "POST /v1/sessions/{session}/permissions/{request}": ({"decision": "allow"}, 404),
     "GET /v1/operations/{operation}": (None, 404),
+    "POST /v1/workspaces/{workspace}/takeover": ({"epoch": 2, "desktop_id": str(REQUEST_ID)}, 404),
+    "GET /v1/handoffs/{handoff}": (None, 404),
+    "PUT /v1/handoffs/{handoff}/bundle": ({}, 404),
+    "GET /v1/handoffs/{handoff}/bundle": (None, 404),
+    "POST /v1/handoffs/{handoff}/bundle": ({name: SENT[name] for name in ("bundle", "contents")}, 404),
+    "POST /v1/handoffs/{handoff}/commit": ({}, 404),
+    "POST /v1/handoffs/{handoff}/abort": (None, 404),
 }
 """With the body of the request and what a stranger is answered."""
+
+QUERY = {"PUT /v1/handoffs/{handoff}/bundle": "?offset=0"}
+
+BODIES = {
+    "POST /v1/handoffs": [
+        ({"direction": "PULL", "workspace_id": "{workspace}"}, 404),
+        ({"direction": "SEND", "workspace_id": "{workspace}", **SENT}, 409),
+        ({"id": "{handoff}", "direction": "PULL", "workspace_id": "{workspace}"}, 404),
+    ],
+}
+"""Where a thing is named in the body: some bodies, and what a stranger is answered."""
 
 QUERIES = [
     "/v1/me/audit?cursor={login}",
     "/v1/me/usage?workspace_id={workspace}",
     "/v1/workspaces?cursor={workspace}",
     f"/v1/workspaces?name={MARK}",
+    "/v1/handoffs?workspace_id={workspace}",
+    "/v1/handoffs?cursor={handoff}",
 ]
 """Lists that are asked for somebody else's things."""
 
@@ -105,6 +133,7 @@ def place(path: str, estate: Estate) -> str:
         login=estate.login_id,
         api_key=estate.api_key_id,
         operation=estate.operation_id,
+        handoff=estate.handoff_id,
         request=REQUEST_ID,
         provider="github",
         kind="anthropic_api_key",
@@ -146,9 +175,9 @@ def test_every_route_is_of_a_kind_that_is_tested(app: FastAPI) -> None:
         elif "{" in path and not path.startswith("/v1/admin/"):
             named.add(name)
         elif body := route.body_field:
-            # Without an id in its path a request could name a thing in its body; none does.
+            # Without an id in its path a request could name a thing in its body.
             schema = str(getattr(body.field_info.annotation, "model_json_schema", dict)())
-            undecided += [name] if "'uuid'" in schema else []
+            undecided += [name] if "'uuid'" in schema and name not in BODIES else []
     assert undecided == [], "these have no stranger case"
     assert named - set(NAMED) == set(), "these have no stranger case"
     assert (set(NAMED) - named) | (set(OPEN) - opened) == set(), "these are gone"
@@ -167,9 +196,24 @@ async def test_things_of_others_do_not_exist(db: Database, stranger: httpx2.Asyn
     before = await belongings(db, ANN)
     for name, (body, status) in NAMED.items():
         method, path = name.split(" ")
-        answer = await stranger.request(method, place(path, estate), json=body)
+        answer = await stranger.request(method, place(path, estate) + QUERY.get(name, ""), json=body)
         assert answer.status_code == status, f"{name}: {answer.text}"
         assert MARK not in answer.text, name
+    assert await belongings(db, ANN) == before
+
+
+async def test_things_of_others_that_a_body_names_do_not_exist(
+    db: Database, stranger: httpx2.AsyncClient, estate: Estate
+) -> None:
+    before = await belongings(db, ANN)
+    for name, bodies in BODIES.items():
+        method, path = name.split(" ")
+        for body, status in bodies:
+            new = {"id": str(REQUEST_ID), "epoch": 0, "desktop_id": str(REQUEST_ID), "desktop_name": "his"} | body
+            filled = {key: place(value, estate) if isinstance(value, str) else value for key, value in new.items()}
+            answer = await stranger.request(method, path, json=filled)
+            assert answer.status_code == status, f"{name} {filled}: {answer.text}"
+            assert MARK not in answer.text, name
     assert await belongings(db, ANN) == before
 
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 
 from ff_cloud.events.repository import SystemEventRepository
-from ff_cloud.kit.db import Database
+from ff_cloud.kit.db import Database, SystemTx
 from ff_core.contract.events import Event
 from ff_core.ids import WorkspaceId
 
@@ -26,3 +26,8 @@ class History:
             if not page:
                 return
             seq = page[-1].seq or seq
+
+
+async def forget(tx: SystemTx, workspace_id: WorkspaceId) -> None:
+    """Forget what was copied of a workspace's journal, which is then copied anew; may be repeated."""
+    await SystemEventRepository(tx).forget(workspace_id)

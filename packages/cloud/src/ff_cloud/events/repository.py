@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import RowMapping, func, select
+from sqlalchemy import RowMapping, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from ff_cloud.events.tables import events
@@ -71,6 +71,10 @@ class SystemEventRepository:
             for event in copied
         ]
         await self._tx.execute(insert(events).on_conflict_do_nothing(), rows)
+
+    async def forget(self, workspace_id: WorkspaceId) -> None:
+        """Forget all of one workspace; may be repeated."""
+        await self._tx.execute(delete(events).where(events.c.workspace_id == workspace_id))
 
 
 def _event(row: RowMapping) -> Event:

@@ -1,5 +1,6 @@
 """What every HTTP app of the server has: problem documents, request ids, limits; and the doors to its parts."""
 
+from collections.abc import Sequence
 from typing import Annotated, cast
 
 from fastapi import Depends, FastAPI, Request
@@ -7,20 +8,29 @@ from fastapi import Depends, FastAPI, Request
 from ff_cloud.kit import http_problems
 from ff_cloud.kit.db import Database
 from ff_cloud.kit.http_metrics import counting
-from ff_cloud.kit.http_middleware import BodyLimit, CatchAll, RequestContext, SecurityHeaders
+from ff_cloud.kit.http_middleware import BodyLimit, CatchAll, LargeBody, RequestContext, SecurityHeaders
 from ff_cloud.kit.telemetry import Telemetry
 from ff_core.world import World
 
 
-def equip(app: FastAPI, *, world: World, body_bytes_max: int, telemetry: Telemetry | None = None, https: bool = False) -> None:
+def equip(
+    app: FastAPI,
+    *,
+    world: World,
+    body_bytes_max: int,
+    larger: Sequence[LargeBody] = (),
+    telemetry: Telemetry | None = None,
+    https: bool = False,
+) -> None:
     """Add error handlers and middlewares. Call it once, after routes and other middlewares were added and before serving.
 
-    ``https`` says that clients reach the app over HTTPS only, as behind a proxy that ends it.
+    ``https`` says that clients reach the app over HTTPS only, as behind a proxy that ends it; ``larger`` are the exceptions from
+    ``body_bytes_max``.
     """
     telemetry = telemetry or Telemetry.build(world)
     http_problems.install(app)
     # The one added last is outermost.
-    app.add_middleware(BodyLimit, bytes_max=body_bytes_max)
+    app.add_middleware(BodyLimit, bytes_max=body_bytes_max, larger=larger)
     app.add_middleware(CatchAll)
     app.add_middleware(SecurityHeaders, https=https)
     answered = counting(app, telemetry.metrics.http)

@@ -6,8 +6,9 @@ Plain ASGI, so that streams pass through piece by piece and a client that goes a
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import cast
 
 import structlog
@@ -169,22 +170,33 @@ class CatchAll:
             await response_of(error, scope)(scope, receive, send)
 
 
+@dataclass(frozen=True, slots=True)
+class LargeBody:
+    """Requests whose bodies may be longer than others': they are taken piece by piece, and by nobody before who asks is known."""
+
+    method: str
+    path: re.Pattern[str]
+    bytes_max: int
+
+
 class BodyLimit:
     """Refuses bodies over ``bytes_max``: at once when their length is declared, else when the limit is passed."""
 
-    def __init__(self, app: ASGIApp, *, bytes_max: int) -> None:
+    def __init__(self, app: ASGIApp, *, bytes_max: int, larger: Sequence[LargeBody] = ()) -> None:
         self._app = app
-        self._bytes_max = bytes_max
+        self._usual_bytes_max = bytes_max
+        self._larger = larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See :class:`BodyLimit`."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        bytes_max = self._bytes_max(scope)
         declared = Headers(scope=scope).get("content-length", "0")
-        if not declared.isdecimal() or int(declared) > self._bytes_max:
+        if not declared.isdecimal() or int(declared) > bytes_max:
             await _drain(receive)
-            await response_of(self._too_large(), scope, {"Connection": "close"})(scope, receive, send)
+            await response_of(_too_large(bytes_max), scope, {"Connection": "close"})(scope, receive, send)
             return
         received = 0
 
@@ -193,16 +205,23 @@ class BodyLimit:
             message = await receive()
             if message["type"] == "http.request":
                 received += len(message.get("body", b""))
-                if received > self._bytes_max:
+                if received > bytes_max:
                     if message.get("more_body", False):
                         await _drain(receive)
-                    raise self._too_large()
+                    raise _too_large(bytes_max)
             return message
 
         await self._app(scope, counting_receive, send)
 
-    def _too_large(self) -> TooLarge:
-        return TooLarge(f"The body is larger than the {self._bytes_max} bytes this server takes.")
+    def _bytes_max(self, scope: Scope) -> int:
+        for each in self._larger:
+            if scope["method"] == each.method and each.path.fullmatch(scope["path"]):
+                return max(each.bytes_max, self._usual_bytes_max)
+        return self._usual_bytes_max
+
+
+def _too_large(bytes_max: int) -> TooLarge:
+    return TooLarge(f"The body is larger than the {bytes_max} bytes this server takes.")
 
 
 async def _drain(receive: Receive) -> None:

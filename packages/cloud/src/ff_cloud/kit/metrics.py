@@ -41,6 +41,8 @@ RefusalReason = Literal["disk_low", "queue_full", "draining", "other"]
 Resource = Literal["vms", "memory_bytes", "disk_bytes", "containers", "pids"]
 CheckpointReason = Literal["timer", "turn", "stop", "asked"]
 CheckpointOutcome = Literal["saved", "unchanged", "failed"]
+HandoffDirection = Literal["SEND", "PULL"]
+HandoffOutcome = Literal["COMMITTED", "ABORTED", "FAILED", "EXPIRED"]
 Success = Literal["done", "failed"]
 
 _REQUEST_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -321,6 +323,21 @@ class EventMetrics:
         self._lag.observe(max(0.0, lag_s))
 
 
+class HandoffMetrics:
+    """Workspaces that move between desktops and this server."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._ended = _known(
+            Counter("ff_handoffs", "Handoffs, by direction and how they ended.", ("direction", "outcome"), registry=registry),
+            get_args(HandoffDirection),
+            get_args(HandoffOutcome),
+        )
+
+    def ended(self, direction: HandoffDirection, outcome: HandoffOutcome) -> None:
+        """One is over."""
+        self._ended.labels(direction, outcome).inc()
+
+
 class LoopMetrics:
     """The loops of a process; see :mod:`ff_cloud.kit.heartbeats`."""
 
@@ -373,6 +390,7 @@ class Metrics:
     checkpoints: CheckpointMetrics
     gateway: GatewayMetrics
     events: EventMetrics
+    handoffs: HandoffMetrics
     loops: LoopMetrics
     database: DatabaseMetrics
 
@@ -393,6 +411,7 @@ class Metrics:
             checkpoints=CheckpointMetrics(registry),
             gateway=GatewayMetrics(registry),
             events=EventMetrics(registry),
+            handoffs=HandoffMetrics(registry),
             loops=LoopMetrics(registry),
             database=DatabaseMetrics(registry),
         )

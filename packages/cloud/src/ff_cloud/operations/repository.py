@@ -100,6 +100,13 @@ class OperationRepository:
         found = await self._tx.scalar(statement)
         return None if found is None else OperationId(found)
 
+    async def hasten(self, id: OperationId) -> None:  # noqa: A002
+        """Let an operation that was ordered for later, or waits, go on now; nothing when it is at work. May be repeated."""
+        waiting = (operations.c.id == id) & (operations.c.status == Status.QUEUED) & (operations.c.attempts == 0)
+        hastened = update(operations).where(waiting).values(run_at=func.clock_timestamp()).returning(operations.c.id)
+        if await self._tx.scalar(hastened) is not None:
+            await self._tx.execute(select(func.pg_notify(CHANNEL, f"queued {id}")))
+
     async def delete_finished(self, *, older_than_s: float, rows_max: int) -> int:
         """Forget up to ``rows_max`` operations that ended well before; stuck ones stay. Returns how many went."""
         old = (
@@ -128,13 +135,6 @@ class SystemOperationRepository:
     async def active_keys(self) -> set[str]:
         """The keys of all active operations ."""
         return set((await self._tx.execute(select(operations.c.key).where(_ACTIVE))).scalars())
-
-    async def hasten(self, id: OperationId) -> None:  # noqa: A002
-        """Let an operation that was ordered for later begin now; nothing when it has begun. May be repeated."""
-        waiting = (operations.c.id == id) & (operations.c.status == Status.QUEUED) & (operations.c.attempts == 0)
-        hastened = update(operations).where(waiting).values(run_at=func.clock_timestamp()).returning(operations.c.id)
-        if await self._tx.scalar(hastened) is not None:
-            await self._tx.execute(select(func.pg_notify(CHANNEL, f"queued {id}")))
 
     async def redo_from(self, id: OperationId, done: int, *, delay_s: float) -> bool:  # noqa: A002
         """Let an operation that has not begun begin at another step; false when a worker has it already."""

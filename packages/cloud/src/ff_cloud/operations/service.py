@@ -66,6 +66,11 @@ async def request_cancel(tx: Tx | SystemTx, key: str) -> OperationId | None:
     raise OperationNotCancellable
 
 
+async def hasten(tx: Tx | SystemTx, id: OperationId) -> None:  # noqa: A002
+    """What an operation waits for has come, so that it need not look by itself. May be repeated."""
+    await OperationRepository(tx).hasten(id)
+
+
 async def active(tx: Tx | SystemTx, key: str) -> Operation | None:
     """The active operation on ``key``."""
     return await OperationRepository(tx).active(key)

@@ -45,7 +45,7 @@ async def page(workspace_id: WorkspaceId, who: Reader, sessions: Sessions) -> Pa
 @router.get("/sessions/{session_id}")
 async def get(session_id: SessionId, who: Reader, sessions: Sessions) -> SessionView:
     """One session as it stands now, with what it waits for."""
-    return await sessions.ask(who.user_id, session_id, lambda daemon: daemon.session(session_id))
+    return await sessions.get(who.user_id, session_id)
 
 
 @router.post("/sessions/{session_id}/messages", status_code=202)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from sqlalchemy import RowMapping, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import Insert, insert
 
 from ff_cloud.kit.db import SystemTx, Tx
 from ff_cloud.sessions.tables import sessions
@@ -36,9 +36,7 @@ class SessionRepository:
 
     async def record(self, view: SessionView) -> None:
         """Note a session that its daemon has; may be repeated."""
-        values = view.model_dump(include={"name", "model", "permissions", "status", "created_at", "updated_at"})
-        statement = insert(sessions).values(id=view.id, workspace_id=view.workspace_id, user_id=self._tx.user_id, **values)
-        await self._tx.execute(statement.on_conflict_do_update(index_elements=["user_id", "id"], set_=values))
+        await self._tx.execute(_recorded(self._tx.user_id, view))
 
 
 class SystemSessionRepository:
@@ -46,6 +44,10 @@ class SystemSessionRepository:
 
     def __init__(self, tx: SystemTx) -> None:
         self._tx = tx
+
+    async def record(self, user_id: UserId, view: SessionView) -> None:
+        """Note a session that a daemon has; may be repeated."""
+        await self._tx.execute(_recorded(user_id, view))
 
     async def learn(self, user_id: UserId, copied: Sequence[Event]) -> None:
         """Bring the rows up to what the journal says; may be repeated."""
@@ -75,6 +77,12 @@ class SystemSessionRepository:
                     )
                 case _:
                     pass
+
+
+def _recorded(user_id: UserId, view: SessionView) -> Insert:
+    values = view.model_dump(include={"name", "model", "permissions", "status", "created_at", "updated_at"})
+    statement = insert(sessions).values(id=view.id, workspace_id=view.workspace_id, user_id=user_id, **values)
+    return statement.on_conflict_do_update(index_elements=["user_id", "id"], set_=values)
 
 
 def _view(row: RowMapping) -> SessionView:

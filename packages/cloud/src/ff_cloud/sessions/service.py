@@ -1,13 +1,14 @@
 """Finding the daemon that owns a session, and what is asked of it. No transaction is open while a daemon works."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from ff_cloud.kit.db import Database, Tx
-from ff_cloud.sessions.repository import SessionRepository
+from ff_cloud.kit.db import Database, SystemTx, Tx
+from ff_cloud.sessions.repository import SessionRepository, SystemSessionRepository
 from ff_cloud.vms.access import Daemons
 from ff_cloud.vms.daemon_client import DaemonClient, VmUnreachable
 from ff_cloud.workspaces.awake import Awake
+from ff_cloud.workspaces.errors import WorkspaceElsewhere, WorkspaceMoving
 from ff_cloud.workspaces.service import WorkspaceService
 from ff_core.contract.session import MessageView, NewMessage, NewSession, SessionView
 from ff_core.errors import NotFound
@@ -15,6 +16,12 @@ from ff_core.ids import SessionId, UserId, WorkspaceId
 from ff_core.world import World
 
 T = TypeVar("T")
+
+
+async def learn(tx: SystemTx, user_id: UserId, workspace_id: WorkspaceId, found: Sequence[SessionView]) -> None:
+    """Note the sessions that a workspace has which has just come; may be repeated."""
+    for view in found:
+        await SystemSessionRepository(tx).record(user_id, view.model_copy(update={"workspace_id": workspace_id}))
 
 
 class SessionService:
@@ -58,6 +65,20 @@ class SessionService:
             return await self._daemons.call(target, lambda daemon: daemon.sessions())
         except VmUnreachable:
             return known
+
+    async def get(self, user_id: UserId, session_id: SessionId) -> SessionView:
+        """One as it stands now; as last heard while its workspace is on the move, or elsewhere. Raises like :meth:`ask`."""
+        try:
+            return await self.ask(user_id, session_id, lambda daemon: daemon.session(session_id))
+        except (WorkspaceElsewhere, WorkspaceMoving):
+            async with self._db.transaction(user_id) as tx:
+                sessions = SessionRepository(tx)
+                workspace_id = await sessions.workspace_of(session_id)
+                known = [] if workspace_id is None else await sessions.of_workspace(workspace_id)
+            for view in known:
+                if view.id == session_id:
+                    return view
+            raise
 
     async def send(self, user_id: UserId, session_id: SessionId, message: NewMessage) -> MessageView:
         """Give a prompt. Raises ``ModelKeyMissing`` before anybody is asked, and like :meth:`ask`."""

@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from ff_cloud.testing.engine import ROOM
+from ff_cloud.testing.open_python import make_open_python
 from ff_cloud.vms.engine.base import (
     Capacity,
     ContainerSeen,
@@ -281,9 +282,12 @@ class ProcessEngine:
         # The shell writes down who it is and becomes the daemon, so that a kill of ours leaves nothing unknown; and it is
         # nobody's child, so that it neither dies with us nor waits for us as a zombie.
         script = 'echo $$ >"$0/pid.new" && mv "$0/pid.new" "$0/pid" && exec "$@"'
+        argv = list(self._command)
+        if self._command == DAEMON and (ours := self.root / "python" / "bin" / "python").exists():
+            argv[0] = str(ours)
         with (place / "log").open("wb") as log:
             starter = subprocess.Popen(
-                ["setsid", "--fork", "sh", "-c", script, str(place), *self._command],
+                ["setsid", "--fork", "sh", "-c", script, str(place), *argv],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -341,7 +345,8 @@ class ProcessEngine:
             time.sleep(0.01)
 
     def _make_programs(self) -> None:
-        """What a machine need not have, for the probe to find."""
+        """What a machine need not have: programs for the probe to find, and a Python that the VM's user may run."""
+        make_open_python(self.root / "python")
         folder = self.root / "bin"
         folder.mkdir(mode=0o755)
         folder.chmod(0o755)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from sqlalchemy import text
 
@@ -13,6 +14,7 @@ from ff_cloud.vms.engine.base import Engine, Observed
 from ff_cloud.vms.model import AnyVm, Vm
 from ff_cloud.vms.repository import SystemVmRepository
 from ff_cloud.workspaces.repository import GONE
+from ff_core.contract.places import Location
 from ff_core.contract.workspace import VmStatus, WorkspaceStatus
 from ff_core.errors import FFError
 from ff_core.ids import VmId, WorkspaceId
@@ -21,7 +23,7 @@ LOOK_S = 0.1
 LOOKS_MIN = 2
 """So often in a row all must be well: what is about to begin is not in order."""
 
-_WORKSPACES = text("select id, status, desired, error_code from workspaces order by id")
+_WORKSPACES = text("select id, status, desired, location, moving from workspaces order by id")
 _STUCK = text("select kind, key, step_name, error_code from operations where status = 'stuck'")
 _GAPS = text("""
     select workspace_id, count(*) as found, min(seq) as first, max(seq) as last from events
@@ -35,6 +37,8 @@ class _Workspace:
     id: WorkspaceId
     status: WorkspaceStatus
     desired: str
+    location: Location
+    moving: UUID | None
 
 
 async def until_settled(db: Database, engine: Engine, daemons: Daemons, *, timeout_s: float = 30.0) -> None:
@@ -66,7 +70,12 @@ async def disorder(db: Database, engine: Engine, daemons: Daemons) -> Sequence[s
         seen = {observed.vm_id: observed for observed in await engine.observe_all()}
     except FFError as error:
         return [*wrong, f"the engine is away: {error}"]
-    workspaces = {WorkspaceId(row.id): _Workspace(WorkspaceId(row.id), WorkspaceStatus(row.status), row.desired) for row in found}
+    workspaces = {
+        WorkspaceId(row.id): _Workspace(
+            WorkspaceId(row.id), WorkspaceStatus(row.status), row.desired, Location(row.location), row.moving
+        )
+        for row in found
+    }
     wrong += [f"nobody knows of the VM {vm_id}" for vm_id in seen.keys() - rows.keys()]
     for vm in rows.values():
         wrong += _of_vm(vm, seen.get(vm.id))
@@ -98,6 +107,12 @@ def _of_workspace(workspace: _Workspace, vm: Vm | None) -> list[str]:
     name = f"the workspace {workspace.id}"
     if workspace.desired == GONE:
         return [f"{name} should be gone and is {workspace.status}"]
+    if workspace.moving is not None:
+        return [f"{name} is on the move"]
+    if workspace.location is Location.DESKTOP:
+        there = workspace.status in {WorkspaceStatus.READY, WorkspaceStatus.FAILED}
+        fine = there and (vm is None or vm.status in {VmStatus.SUSPENDED, VmStatus.FAILED})
+        return [] if fine else [f"{name} is elsewhere, {workspace.status} here, and its VM is {vm.status if vm else 'gone'}"]
     if workspace.status is WorkspaceStatus.READY:
         fine = vm is not None and vm.status in {VmStatus.RUNNING, VmStatus.SUSPENDED}
         return [] if fine else [f"{name} is READY and its VM is {vm.status if vm else 'gone'}"]
@@ -113,6 +128,8 @@ async def _of_daemon(vm: AnyVm, daemons: Daemons) -> list[str]:
         health = await daemons.client(vm).health()
     except FFError as error:
         return [f"the daemon of {vm.id} does not answer: {error}"]
+    if health.moving is not None:
+        return [f"the daemon of {vm.id} is frozen by {health.moving}"]
     owner = vm.workspace_id if isinstance(vm, Vm) else None
     if health.workspace_id != owner:
         return [f"the daemon of {vm.id} belongs to {health.workspace_id}, not to {owner}"]

@@ -20,15 +20,20 @@ from ff_cloud.workspaces.repository import WorkspaceRepository
 from ff_core.contract.account import ApiKeyView, Scope
 from ff_core.contract.credentials import CredentialKind
 from ff_core.contract.events import Event, SessionStarted, TurnFinished
+from ff_core.contract.handoff import BundleFacts, Fingerprint, NewHandoff
+from ff_core.contract.places import Direction
 from ff_core.contract.session import PermissionPreset
 from ff_core.contract.workspace import NewWorkspace
-from ff_core.ids import ApiKeyId, OperationId, SessionId, UserId, VmId, WorkspaceId
+from ff_core.ids import ApiKeyId, DesktopId, HandoffId, OperationId, SessionId, UserId, VmId, WorkspaceId
 from ff_core.testing.world import FakeWorld
 
 MARK = "owned-by-somebody-else"
 """Is in every text of the owner's: no answer to a stranger may hold it."""
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+PRINT = Fingerprint(repositories=(), conversations=(), records="0" * 64)
+BUNDLE = BundleFacts(size=1, sha256="0" * 64, fingerprint=PRINT)
 
 _USER = text("insert into users (id, email, name, plan, created_at) values (:id, :email, :name, 'free', :now)")
 _TENANT_TABLES = text("""
@@ -50,6 +55,19 @@ class Estate:
     login_id: UUID
     api_key_id: ApiKeyId
     operation_id: OperationId
+    handoff_id: HandoffId
+
+
+def pull_of(estate: Estate) -> NewHandoff:
+    """The handoff that moves the workspace."""
+    return NewHandoff(
+        id=estate.handoff_id,
+        direction=Direction.PULL,
+        workspace_id=estate.workspace_id,
+        epoch=1,
+        desktop_id=DesktopId(estate.handoff_id),
+        desktop_name=MARK,
+    )
 
 
 async def add_user(tx: SystemTx, user_id: UserId, name: str) -> None:
@@ -68,6 +86,7 @@ async def furnish(db: Database, user_id: UserId) -> Estate:
         login_id=world.new_id(),
         api_key_id=ApiKeyId(world.new_id()),
         operation_id=OperationId(user_id),  # until it has one
+        handoff_id=HandoffId(world.new_id()),
     )
     async with db.transaction(user_id) as tx:
         await WorkspaceRepository(tx).insert(
@@ -128,6 +147,27 @@ async def furnish(db: Database, user_id: UserId) -> Estate:
                 " values (:workspace, 1, :user, :vm, 1, 'FAILED', 'turn', :mark || :user, :now)"
             ),
             {"user": user_id, "workspace": estate.workspace_id, "vm": estate.vm_id, "now": NOW, "mark": MARK},
+        )
+        await tx.execute(
+            text(
+                "insert into handoffs (id, user_id, workspace_id, direction, status, desktop_id, desktop_name, epoch, wanted,"
+                " bundle, made_workspace, expires_at, created_at, updated_at) values (:id, :user, :workspace, 'PULL', 'READY',"
+                " :id, :mark, 1, cast(:wanted as jsonb), cast(:bundle as jsonb), false, :later, :now, :now)"
+            ),
+            {
+                "id": estate.handoff_id,
+                "user": user_id,
+                "workspace": estate.workspace_id,
+                "mark": MARK,
+                "wanted": pull_of(estate).model_dump_json(),
+                "bundle": BUNDLE.model_dump_json(),
+                "later": NOW + timedelta(days=9999),
+                "now": NOW,
+            },
+        )
+        await tx.execute(
+            text("insert into handoff_pieces values (:user, :handoff, 0, 1, :mark, :mark || :user)"),
+            {"user": user_id, "handoff": estate.handoff_id, "mark": MARK},
         )
         await tx.execute(
             text("insert into usage values (gen_random_uuid(), :user, :workspace, :now, :mark, null, 1, 1, 1, 1, 1)"),

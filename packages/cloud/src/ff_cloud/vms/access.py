@@ -9,8 +9,9 @@ from ff_cloud.vms.daemon_http import DaemonHttp
 from ff_cloud.vms.model import AnyVm, Vm
 from ff_cloud.vms.token import vm_token
 from ff_core.contract.daemon import Bind, GitAccess, Health, ModelAccess, Probe
+from ff_core.contract.places import Location
 from ff_core.contract.problem import RemoteProblem
-from ff_core.ids import VmId, WorkspaceId
+from ff_core.ids import HandoffId, VmId, WorkspaceId
 
 T = TypeVar("T")
 
@@ -24,6 +25,10 @@ class Target:
     vm: Vm
     existing: bool
     """The VM must hold the workspace already: one that does not has lost its files."""
+    location: Location = Location.CLOUD
+    epoch: int = 1
+    handoff_id: HandoffId | None = None
+    """Where it lives, how often that changed, and the last handoff that is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,9 @@ class Daemons:
             model=outside.model,
             git=outside.git,
             existing=target.existing,
+            location=target.location,
+            epoch=target.epoch,
+            handoff_id=target.handoff_id,
         )
         return await self.client(target.vm).bind(wanted, **({} if timeout_s is None else {"timeout_s": timeout_s}))
 

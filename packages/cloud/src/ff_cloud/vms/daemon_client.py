@@ -15,12 +15,13 @@ from ff_cloud.vms.daemon_http import Broken, DaemonHttp
 from ff_core.contract.base import dump
 from ff_core.contract.checkpoint import CheckpointRequest, Restored, RestoreRequest
 from ff_core.contract.daemon import GENERATION_HEADER, Bind, Health, PrepareRepository, Probe, Repository, Rest, Seeded
+from ff_core.contract.daemon_handoff import Arrived, Export, Exported, Freeze, Incoming, OneHandoff, Outgoing, Thaw
 from ff_core.contract.events import Event
 from ff_core.contract.execution import EXEC_FRAME, ExecError, ExecExit, ExecFrame, ExecRequest
 from ff_core.contract.problem import Problem, RemoteProblem
 from ff_core.contract.session import Answer, Interrupt, Interrupted, MessageView, NewMessage, NewSession, SessionView
 from ff_core.errors import FFError
-from ff_core.ids import RequestId, SessionId
+from ff_core.ids import HandoffId, RequestId, SessionId
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +34,8 @@ INTERRUPT_TIMEOUT_S = 60.0
 """The agent is given time to stop by itself."""
 SEED_TIMEOUT_S = 300.0
 RESTORE_TIMEOUT_S = 1500.0
+HANDOFF_TIMEOUT_S = 1800.0
+"""For a workspace to be packed, or sent and unpacked."""
 NO_CONTENT = 204
 GRACE_S = 15.0
 """What a daemon gets beyond a time limit that it keeps itself."""
@@ -50,6 +53,8 @@ EVENT_BYTES_MAX = 4 * 1024 * 1024
 FRAME_BYTES_MAX = 4 * 1024 * 1024
 
 HEALTH: TypeAdapter[Health] = TypeAdapter(Health)
+ARRIVED: TypeAdapter[Arrived] = TypeAdapter(Arrived)
+EXPORTED: TypeAdapter[Exported] = TypeAdapter(Exported)
 RESTORED: TypeAdapter[Restored] = TypeAdapter(Restored)
 PROBE: TypeAdapter[Probe] = TypeAdapter(Probe)
 REPOSITORY: TypeAdapter[Repository] = TypeAdapter(Repository)
@@ -171,9 +176,43 @@ class DaemonClient:
 
         All of it or nothing; at most :data:`RESTORE_TIMEOUT_S`. A body that raises ends as :class:`VmUnreachable`.
         """
-        params = {name: str(value) for name, value in dump(wanted).items()}
-        async with self._open("PUT", "/restore", body, params=params, silence_s_max=RESTORE_TIMEOUT_S) as response:
+        async with self._open("PUT", "/restore", body, params=_parameters(wanted), silence_s_max=RESTORE_TIMEOUT_S) as response:
             return _parse(RESTORED, await _read(response))
+
+    async def receive(self, wanted: Incoming, body: AsyncIterable[bytes]) -> Arrived:
+        """Have the VM become what a bundle holds, and stay inert; sent as slowly as it is taken, then unpacked and compared.
+
+        At most :data:`HANDOFF_TIMEOUT_S`. A body that raises ends as :class:`VmUnreachable`.
+        """
+        async with self._open("PUT", "/handoff", body, params=_parameters(wanted), silence_s_max=HANDOFF_TIMEOUT_S) as response:
+            return _parse(ARRIVED, await _read(response))
+
+    async def freeze(self, wanted: Freeze) -> Health:
+        """Have nothing new begin: the workspace is about to leave. ``turn_running``, ``fixer_active``, ``command_running``."""
+        return await self._call(HEALTH, "POST", "/handoff/freeze", wanted, timeout_s=INTERRUPT_TIMEOUT_S)
+
+    async def thaw(self, wanted: Thaw) -> Health:
+        """Have it go on, if it was that handoff that froze it."""
+        return await self._call(HEALTH, "DELETE", "/handoff/freeze", params=_parameters(wanted))
+
+    async def export(self, wanted: Export) -> Exported:
+        """Have the workspace packed; at most :data:`HANDOFF_TIMEOUT_S`."""
+        return await self._call(EXPORTED, "POST", "/handoff/export", wanted, timeout_s=HANDOFF_TIMEOUT_S)
+
+    @asynccontextmanager
+    async def bundle(self, wanted: Outgoing) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+        """What was packed, from an offset on, for the length of the block. It is whole when it has the size that was told."""
+        async with (
+            self._open("GET", "/handoff/bundle", params=_parameters(wanted), silence_s_max=SILENCE_S_MAX) as response,
+            aclosing(_pieces(response)) as pieces,
+        ):
+            yield pieces
+
+    async def forget_handoff(self, handoff_id: HandoffId) -> None:
+        """Have nothing of it lie there any more."""
+        params = _parameters(OneHandoff(id=handoff_id))
+        async with self._open("DELETE", "/handoff", params=params, silence_s_max=ANSWER_TIMEOUT_S) as response:
+            await _read(response)
 
     async def create_session(self, wanted: NewSession) -> SessionView:
         """Open a conversation."""
@@ -234,12 +273,13 @@ class DaemonClient:
         body: BaseModel | AsyncIterable[bytes] | None = None,
         *,
         timeout_s: float = ANSWER_TIMEOUT_S,
+        params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> T:
         try:
             async with (
                 asyncio.timeout(timeout_s),  # the pool's limits are per read, and a VM may drip
-                self._open(method, path, body, silence_s_max=timeout_s, headers=headers) as response,
+                self._open(method, path, body, silence_s_max=timeout_s, params=params, headers=headers) as response,
             ):
                 content = await _read(response)
         except TimeoutError as exc:
@@ -279,17 +319,27 @@ class DaemonClient:
             raise VmUnreachable from exc
 
 
+def _parameters(wanted: BaseModel) -> dict[str, str]:
+    return {name: str(value) for name, value in dump(wanted).items()}
+
+
 def _media_type(body: object) -> dict[str, str]:
     if body is None:
         return {}
     return {"Content-Type": "application/json" if isinstance(body, BaseModel) else "application/octet-stream"}
 
 
+_NEWER: Mapping[type[BaseModel], frozenset[str]] = {Bind: frozenset({"location", "epoch", "handoff_id"})}
+"""Members that daemons of an older image refuse: not sent while they say what those take for granted."""
+
+
 def revealed(value: Any) -> Any:
     """``value`` as it goes over the wire: models as dictionaries, secrets in clear (pydantic's own dump masks them)."""
     match value:
         case BaseModel():
-            return {name: revealed(getattr(value, name)) for name in type(value).model_fields}
+            fields = type(value).model_fields
+            silent = {name for name in _NEWER.get(type(value), ()) if getattr(value, name) == fields[name].default}
+            return {name: revealed(getattr(value, name)) for name in fields if name not in silent}
         case SecretStr():
             return value.get_secret_value()
         case dict():

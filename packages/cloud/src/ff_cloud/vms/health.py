@@ -98,6 +98,10 @@ class HealthCheck:
     async def _rebind(self, vm: Vm, health: Health) -> None:
         # Once per life of this process also those that are bound: the gateway may have moved while nobody was here.
         known = (vm.id, vm.generation) in self._bound
-        if not (health.bound and known) and (target := await self._target_of(vm)) is not None:
+        if health.bound and known and health.moving is None:
+            return
+        target = await self._target_of(vm)
+        # One that is frozen by a handoff that is over goes on, whoever was to tell it.
+        if target is not None and (not (health.bound and known) or health.moving == target.handoff_id):
             await self._daemons.bind(target)
             self._bound.add((vm.id, vm.generation))

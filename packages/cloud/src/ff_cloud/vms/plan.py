@@ -23,7 +23,7 @@ class Act(Enum):
     REMOVE = auto()
     """The engine has something that nobody knows of: remove it."""
     STOP = auto()
-    """It failed for good and runs still: stop it, its files stay until its workspace is deleted."""
+    """It failed for good, or is a copy of a workspace that lives elsewhere, and runs still: stop it, its files stay."""
     DISCARD = auto()
     """A VM without a workspace has to go, with all that the engine has of it and its row."""
     REVIVE = auto()
@@ -50,7 +50,7 @@ def next_act(
     """What to do about a VM.
 
     ``vm`` is its row (None: there is none), ``seen`` what the engine has of it (None: nothing), ``busy`` whether an operation
-    works on it, ``wanted`` whether its workspace is READY and is to stay, ``image`` the present one.
+    works on it, ``wanted`` whether its workspace is READY, lives here and is to stay, ``image`` the present one.
     """
     if vm is None:
         return Act.NOTHING if seen is None or _is_nothing(seen) else Act.REMOVE
@@ -73,7 +73,7 @@ def _of_workspace(vm: Vm, seen: Observed | None, *, wanted: bool, image: str, no
     match vm.status:
         case VmStatus.TERMINATING | VmStatus.GONE:
             return Act.DISCARD
-        case VmStatus.FAILED if not wanted:
+        case VmStatus.FAILED | VmStatus.SUSPENDED if not wanted:
             return Act.STOP if runs_on else Act.NOTHING
         case VmStatus.SUSPENDED if wanted:
             return Act.SUSPEND if runs_on else Act.NOTHING

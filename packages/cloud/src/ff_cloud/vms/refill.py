@@ -89,6 +89,8 @@ class Refill:
             )
             for _ in range(more):
                 await self._order(tx, vms)
+        if counts.cold:
+            self._wait_s = RETRY_S  # nobody tells when it goes on by its time alone
         if room == 0 and counts.warm:
             self._wait_s = FULL_S
         if since_claim_s is not None and since_claim_s < self._rules.quiet_s:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Update, and_, delete, func, insert, or_, select, update
@@ -16,6 +16,8 @@ from ff_core.ids import UserId, VmId, WorkspaceId
 
 __all__ = ["AnyVm", "SystemVmRepository", "Vm", "VmRepository"]
 
+FILLED_WITHIN = timedelta(seconds=2.5)
+"""After the claim: until then a VM that a desktop's workspace comes into goes before the pool."""
 _STOPPED = (VmStatus.SUSPENDED, VmStatus.TERMINATING, VmStatus.GONE, VmStatus.FAILED)
 
 
@@ -28,7 +30,8 @@ class PoolCounts:
     leaving: int
     """Warm ones that nobody may claim any more, and that have not gone yet."""
     cold: int
-    """Workspaces whose VM is being made because none was warm; not those that wait for room."""
+    """Workspaces whose VM is being made because none was warm, or is filled with what a desktop sends; not those that wait for
+    room."""
     oldest_warm_at: datetime | None
     claimed_at: datetime | None
     """When a VM was last claimed."""
@@ -143,6 +146,16 @@ class SystemVmRepository:
             )
         )
 
+    async def claim(self, workspace_id: WorkspaceId, user_id: UserId, *, image: str, runtime: str | None) -> bool:
+        """Take the oldest warm VM of this image and runtime for a workspace; false when there is none. See ``VmRepository``."""
+        ours = (vms.c.image == image, vms.c.runtime.is_not_distinct_from(runtime), vms.c.desired == Desired.RUNNING)
+        warm = select(vms.c.id).where(vms.c.status == VmStatus.WARM, vms.c.user_id.is_(None), *ours)
+        oldest = warm.order_by(vms.c.warm_at).limit(1).with_for_update(skip_locked=True).scalar_subquery()
+        now = func.clock_timestamp()
+        owned = {"status": VmStatus.CLAIMED, "user_id": user_id, "workspace_id": workspace_id}
+        taken = update(vms).where(vms.c.id == oldest, vms.c.status == VmStatus.WARM)
+        return await self._tx.scalar(taken.values(**owned, claimed_at=now, active_at=now).returning(vms.c.id)) is not None
+
     async def of_workspace(self, workspace_id: WorkspaceId, *, lock: bool = False) -> Vm | None:
         """The VM of a workspace, if it has one. ``lock`` keeps others from changing it until the transaction ends."""
         statement = select(vms).where(vms.c.workspace_id == workspace_id)
@@ -170,6 +183,11 @@ class SystemVmRepository:
         owned = await self._tx.execute(select(vms.c.workspace_id).where(vms.c.workspace_id.is_not(None)))
         return {WorkspaceId(found) for found in owned.scalars()}
 
+    async def holders(self) -> set[WorkspaceId]:
+        """The workspaces whose VM has, or is about to have, processes."""
+        held = select(vms.c.workspace_id).where(vms.c.workspace_id.is_not(None), vms.c.status.in_(HOLDING))
+        return {WorkspaceId(found) for found in (await self._tx.execute(held)).scalars()}
+
     async def awake(self) -> list[AnyVm]:
         """All VMs that run, those too that are about to sleep or to go."""
         awake = vms.c.status.in_([VmStatus.RUNNING, VmStatus.WARM])
@@ -193,13 +211,15 @@ class SystemVmRepository:
         ours = and_(vms.c.image == image, vms.c.runtime.is_not_distinct_from(runtime), vms.c.desired == Desired.RUNNING)
         warm = and_(nobodys, ours, vms.c.status == VmStatus.WARM)
         being_made = and_(vms.c.user_id.is_not(None), vms.c.admitted_at.is_not(None), vms.c.status == VmStatus.CREATING)
+        # One that is filled with what a desktop sends does not serve for long; a slow upload holds nobody up.
+        filled = and_(vms.c.status == VmStatus.CLAIMED, vms.c.claimed_at > func.clock_timestamp() - FILLED_WITHIN)
         row = (
             await self._tx.execute(
                 select(
                     func.count().filter(warm).label("warm"),
                     func.count().filter(nobodys, ours, vms.c.status == VmStatus.CREATING).label("warming"),
                     func.count().filter(nobodys, vms.c.desired == Desired.GONE, vms.c.status.in_(HOLDING)).label("leaving"),
-                    func.count().filter(being_made).label("cold"),
+                    func.count().filter(or_(being_made, filled)).label("cold"),
                     func.min(vms.c.warm_at).filter(warm).label("oldest_warm_at"),
                     func.max(vms.c.claimed_at).label("claimed_at"),
                 )

@@ -14,8 +14,8 @@ from ff_cloud.operations.service import request_cancel
 from ff_cloud.vms.access import Daemons, Target
 from ff_cloud.vms.changes import VmChanges
 from ff_cloud.vms.daemon_client import DaemonClient
-from ff_cloud.workspaces.errors import NotAwakeYet
-from ff_cloud.workspaces.kinds import SUSPEND, UPGRADE, WAKE
+from ff_cloud.workspaces.errors import NotAwakeYet, WorkspaceMoving
+from ff_cloud.workspaces.kinds import ACTIVATE, EXPORT, SUSPEND, THAW, UPGRADE, WAKE
 from ff_cloud.workspaces.orders import Orders
 from ff_cloud.workspaces.service import Found, WorkspaceService
 from ff_core.contract.problem import RemoteProblem
@@ -31,6 +31,7 @@ _WORDS = {
     WAKE: "The workspace was asleep and wakes up.",
     SUSPEND: "The workspace is falling asleep, and is woken.",
     UPGRADE: "The workspace's VM is being upgraded.",
+    ACTIVATE: "The workspace has just arrived and begins to work here.",
 }
 
 
@@ -59,13 +60,22 @@ class Awake:
     async def look(self, user_id: UserId, workspace_id: WorkspaceId, *, ready: bool) -> Found:
         """The workspace as it is, in use from now on. ``ready``: its repository must be there (``WorkspaceNotReady``).
 
-        Raises ``NotFound``, and ``WorkspaceNotReady`` when it will never answer again.
+        One that is let go on after a move that was given up is waited for. Raises ``NotFound``, ``WorkspaceNotReady`` when it
+        will never answer again, ``WorkspaceElsewhere``, ``WorkspaceMoving``.
         """
-        async with self._db.transaction(user_id) as tx:
-            look = self._workspaces.look_ready if ready else self._workspaces.look
-            found = await look(tx, workspace_id)
-            await self._workspaces.touch(tx, found.workspace)
-        return found
+        began = self._world.now()
+        while True:
+            try:
+                async with self._db.transaction(user_id) as tx:
+                    look = self._workspaces.look_ready if ready else self._workspaces.look
+                    found = await look(tx, workspace_id)
+                    await self._workspaces.touch(tx, found.workspace)
+                return found
+            except WorkspaceMoving:
+                waited_s = (self._world.now() - began).total_seconds()
+                if waited_s > self._wait_s_max or not await self._is_let_go(user_id, workspace_id):
+                    raise
+            await self._changes.of(workspace_id)
 
     async def waiting(self, user_id: UserId, workspace_id: WorkspaceId) -> AsyncGenerator[str | Target, None]:
         """Sentences that say what is waited for, one for each change; at last the target.
@@ -112,6 +122,12 @@ class Awake:
             await self._changes.of(target.workspace_id)
             target = await self.target(user_id, target.workspace_id, ready=False)
         return await self._daemons.call(target, act)
+
+    async def _is_let_go(self, user_id: UserId, workspace_id: WorkspaceId) -> bool:
+        """Whether what moves it has been given up, and is being undone."""
+        async with self._db.transaction(user_id) as tx:
+            active = await OperationRepository(tx).active(str(workspace_id))
+        return active is not None and (active.kind == THAW or (active.kind == EXPORT and active.cancel_requested))
 
     async def _push(self, user_id: UserId, found: Found) -> str:
         """Do what brings the VM nearer, and say what is waited for."""

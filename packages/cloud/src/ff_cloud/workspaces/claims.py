@@ -14,15 +14,15 @@ import structlog
 
 from ff_cloud.kit.db import Database
 from ff_cloud.kit.metrics import Metrics, PoolMetrics
-from ff_cloud.operations.repository import SystemOperationRepository
+from ff_cloud.operations.repository import OperationRepository, SystemOperationRepository
 from ff_cloud.operations.run import Crash, survive
 from ff_cloud.vms import fleet_repository as fleet
-from ff_cloud.vms.access import Daemons, Target
+from ff_cloud.vms.access import Daemons
 from ff_cloud.vms.model import Vm
 from ff_cloud.vms.repository import SystemVmRepository, VmRepository
 from ff_cloud.workspaces.kinds import CLAIMED_STEPS_DONE
 from ff_cloud.workspaces.repository import GONE, WorkspaceRepository
-from ff_cloud.workspaces.service import CLAIM_GRACE_S, Found
+from ff_cloud.workspaces.service import CLAIM_GRACE_S, Found, target_of
 from ff_core.contract.workspace import VmStatus, WorkspaceStatus
 from ff_core.errors import FFError
 from ff_core.ids import UserId, VmId
@@ -76,7 +76,7 @@ class Claims:
             return vm
         for left in reversed(range(CLAIMS_MAX)):
             try:
-                target = Target(found.workspace.id, found.workspace.name, vm, existing=False)
+                target = target_of(found.workspace, vm)
                 self._crash("claim:before_bind")
                 await self._daemons.bind(target, timeout_s=BIND_TIMEOUT_S)
                 self._crash("claim:after_bind")
@@ -127,7 +127,7 @@ class Claims:
                 operations = SystemOperationRepository(tx)
                 await operations.redo_from(operation_id, CLAIMED_STEPS_DONE if claimed else 0, delay_s=CLAIM_GRACE_S)
                 if not claimed:
-                    await operations.hasten(operation_id)
+                    await OperationRepository(tx).hasten(operation_id)
         return vm
 
     async def _after_hit(self, found: Found, vm: Vm) -> None:
@@ -137,7 +137,7 @@ class Claims:
             await SystemVmRepository(tx).serve(vm)
             await fleet.count_claim(tx, hit=True)
             if found.workspace.operation_id is not None:
-                await SystemOperationRepository(tx).hasten(found.workspace.operation_id)
+                await OperationRepository(tx).hasten(found.workspace.operation_id)
 
     async def _after_miss(self) -> None:
         async with self._db.system_transaction() as tx:

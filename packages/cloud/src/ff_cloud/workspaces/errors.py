@@ -9,6 +9,24 @@ class WorkspaceNameTaken(Conflict):
     code = "workspace_name_taken"
 
 
+class WorkspaceIdTaken(Conflict):
+    """There is another workspace of this id on this server; this one can't be sent here."""
+
+    code = "workspace_id_taken"
+
+
+class WorkspaceElsewhere(Conflict):
+    """This workspace lives on a desktop now; work goes on there, or here again after: ff send"""
+
+    code = "workspace_elsewhere"
+
+
+class WorkspaceMoving(Conflict):
+    """This workspace is on the move, so nothing new runs in it; see `ff handoffs`, which can also finish or abort the move."""
+
+    code = "workspace_moving"
+
+
 class WorkspaceNotReady(Conflict):
     """This workspace is not ready."""
 

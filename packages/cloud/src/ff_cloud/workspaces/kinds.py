@@ -11,12 +11,29 @@ UPGRADE = "upgrade"
 CHECKPOINT = "checkpoint"
 """Store its state outside of its VM."""
 
+RECEIVE = "receive"
+"""Make of the bundle that a desktop sent a VM in which nothing runs yet."""
+RETURN = "return"
+"""Remove that again: the workspace stays on its desktop."""
+ACTIVATE = "activate"
+"""Have it work, now that it lives here."""
+EXPORT = "export"
+"""Freeze a workspace and make the bundle that its desktop takes home."""
+THAW = "thaw"
+"""Let it go on here: it was not taken."""
+KEEP = "keep"
+"""Stop the copy of a workspace that lives on a desktop now."""
+LET_GO = "let_go"
+"""Remove that copy when its time is over."""
+
 REMOVE = "remove"
 """The step in which a deleted workspace's VM goes."""
 ADMIT = "admit"
 """The step in which a VM waits for room on the machine."""
-WAITING_KINDS = (PROVISION, WAKE)
+WAITING_KINDS = (PROVISION, WAKE, RECEIVE, EXPORT)
 """The operations that have it."""
+NEW_VM_KINDS = frozenset({PROVISION, RECEIVE})
+"""Of those, the ones that make the VM."""
 CLAIMED_STEPS_DONE = 4
 """Of PROVISION's steps, those that make a VM and bind it: a claim finds them done (a test holds them together)."""
 PASSING = frozenset({"no_capacity", "docker_unreachable", "database_unavailable", "step_timed_out", "worker_lost"})

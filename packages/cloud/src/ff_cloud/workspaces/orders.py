@@ -15,6 +15,8 @@ from ff_cloud.vms.reconcile import Order
 from ff_cloud.vms.repository import SystemVmRepository
 from ff_cloud.workspaces.kinds import ADMIT, CHECKPOINT, REVIVE, SUSPEND, UPGRADE, WAITING_KINDS, WAKE
 from ff_cloud.workspaces.repository import PRESENT, SystemWorkspaceRepository
+from ff_cloud.workspaces.service import target_of
+from ff_core.contract.places import Location
 from ff_core.contract.workspace import WorkspaceStatus
 from ff_core.ids import OperationId, UserId, WorkspaceId
 from ff_core.world import World
@@ -70,9 +72,11 @@ class Orders:
             now = await SystemVmRepository(tx).of_workspace(vm.workspace_id)
         if workspace is None or workspace.status is not WorkspaceStatus.READY or workspace.desired != PRESENT:
             return None
+        if workspace.location is not Location.CLOUD:
+            return None
         if now is None or (now.id, now.generation, now.address) != (vm.id, vm.generation, vm.address):
             return None
-        return Target(workspace.id, workspace.name, now, existing=True)
+        return target_of(workspace, now)
 
     async def _order(self, tx: SystemTx, kind: str, vm: Vm) -> None:
         await self._start(tx, kind, vm.workspace_id, vm.user_id, {})

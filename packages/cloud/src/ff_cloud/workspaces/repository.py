@@ -6,17 +6,22 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, or_, select, true, update
+from sqlalchemy.dialects.postgresql import insert
 
 from ff_cloud.kit.db import SystemTx, Tx
-from ff_cloud.workspaces.errors import WorkspaceNameTaken
+from ff_cloud.workspaces.errors import WorkspaceIdTaken, WorkspaceNameTaken
 from ff_cloud.workspaces.tables import workspaces
 from ff_core.contract.base import ErrorView
-from ff_core.contract.workspace import Location, NewWorkspace, VmView, WorkspaceStatus, WorkspaceView
-from ff_core.ids import OperationId, UserId, WorkspaceId
+from ff_core.contract.handoff import SentWorkspace
+from ff_core.contract.places import Location
+from ff_core.contract.workspace import NewWorkspace, VmView, WorkspaceStatus, WorkspaceView
+from ff_core.ids import DesktopId, HandoffId, OperationId, UserId, WorkspaceId
 from ff_core.workspaces.machine import MACHINE
 
 PRESENT = "PRESENT"
 GONE = "GONE"
+_C = workspaces.c
+_WORKS = (_C.status == WorkspaceStatus.READY) & (_C.desired == PRESENT) & (_C.location == Location.CLOUD) & _C.moving.is_(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,13 @@ class Workspace:
     status: WorkspaceStatus
     location: Location
     epoch: int
+    desktop_id: DesktopId | None
+    desktop_name: str | None
+    """While it lives on a desktop: which one holds it."""
+    moving: HandoffId | None
+    """The handoff that has it. As long as there is one, nothing else begins."""
+    handoff_id: HandoffId | None
+    """The last one that brought it here, or was given up: its VM is told."""
     repo_url: str | None
     repo_token_sealed: str | None
     """Encrypted; forgotten as soon as the workspace left PROVISIONING."""
@@ -44,6 +56,11 @@ class Workspace:
     last_checkpoint: int
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def works(self) -> bool:
+        """Whether anything may be begun in it here, as far as it is where it belongs."""
+        return self.location is Location.CLOUD and self.moving is None
 
     def view(self, vm: VmView | None, *, queue_place: int | None = None) -> WorkspaceView:
         """What the API shows of it."""
@@ -61,6 +78,8 @@ class Workspace:
             operation_id=self.operation_id,
             vm=vm,
             queue_place=queue_place,
+            moving=self.moving,
+            desktop=self.desktop_name if self.location is Location.DESKTOP else None,
             last_saved_at=self.last_saved_at,
             last_seq=self.last_seq,
             last_active_at=self.last_active_at,
@@ -118,6 +137,48 @@ class _Shared:
         """Note that it is in use."""
         await self._change(workspace_id, last_active_at=func.now())
 
+    async def hold(self, workspace_id: WorkspaceId, handoff_id: HandoffId | None) -> None:
+        """Note the handoff that has it; None: none has."""
+        await self._change(workspace_id, moving=handoff_id, updated_at=func.now())
+
+    async def give_up(self, workspace_id: WorkspaceId, handoff_id: HandoffId) -> None:
+        """Note the handoff that came to nothing, for its VM to be told."""
+        await self._change(workspace_id, handoff_id=handoff_id, updated_at=func.now())
+
+    async def settle_here(self, workspace_id: WorkspaceId, epoch: int, handoff_id: HandoffId, sent: SentWorkspace) -> None:
+        """It lives here from now on, as it came with that handoff."""
+        await self._change(
+            workspace_id,
+            location=Location.CLOUD,
+            epoch=epoch,
+            desktop_id=None,
+            desktop_name=None,
+            kept_until=None,
+            moving=None,
+            handoff_id=handoff_id,
+            repo_url=sent.repo_url,
+            branch=sent.branch,
+            github_issue_url=sent.github_issue_url,
+            pr_url=sent.pr_url,
+            last_active_at=func.now(),
+            updated_at=func.now(),
+        )
+
+    async def settle_there(
+        self, workspace_id: WorkspaceId, epoch: int, desktop_id: DesktopId, desktop_name: str, *, kept_s: float
+    ) -> None:
+        """It lives on a desktop from now on; what is here is a copy that is kept for a while."""
+        await self._change(
+            workspace_id,
+            location=Location.DESKTOP,
+            epoch=epoch,
+            desktop_id=desktop_id,
+            desktop_name=desktop_name,
+            kept_until=_in(kept_s),
+            moving=None,
+            updated_at=func.now(),
+        )
+
     async def _change(self, workspace_id: WorkspaceId, **values: Any) -> None:
         await self._tx.execute(update(workspaces).where(workspaces.c.id == workspace_id, self._visible).values(values))
 
@@ -172,6 +233,44 @@ class WorkspaceRepository(_Shared):
             raise WorkspaceNameTaken
         return workspace_of(rows[0]._asdict())
 
+    async def insert_sent(
+        self,
+        workspace_id: WorkspaceId,
+        sent: SentWorkspace,
+        *,
+        epoch: int,
+        desktop_id: DesktopId,
+        desktop_name: str,
+        handoff_id: HandoffId,
+    ) -> Workspace:
+        """One that a desktop is about to send, and that lives there still. Raises :class:`WorkspaceNameTaken`, and
+        :class:`WorkspaceIdTaken` when there is one of this id that the user does not see.
+        """
+        values = {
+            "id": workspace_id,
+            "user_id": self._tx.user_id,
+            "name": sent.name,
+            "status": MACHINE.move(WorkspaceStatus.NEW, WorkspaceStatus.PROVISIONING),
+            "location": Location.DESKTOP,
+            "epoch": epoch,
+            "desktop_id": desktop_id,
+            "desktop_name": desktop_name,
+            "moving": handoff_id,
+            "repo_url": sent.repo_url,
+            "branch": sent.branch,
+            "github_issue_url": sent.github_issue_url,
+            "pr_url": sent.pr_url,
+            "desired": PRESENT,
+        }
+        moments = dict.fromkeys(("last_active_at", "created_at", "updated_at"), func.now())
+        statement = insert(workspaces).values(**values, **moments).on_conflict_do_nothing().returning(workspaces)
+        row = (await self._tx.execute(statement)).mappings().one_or_none()
+        if row is not None:
+            return workspace_of(row)
+        if await self.page(before=None, name=sent.name, items_max=1):
+            raise WorkspaceNameTaken
+        raise WorkspaceIdTaken
+
     async def look(self, workspace_id: WorkspaceId) -> Workspace | None:
         """Like :meth:`get`, for what every command asks."""
         rows = await self._tx.fetch(
@@ -221,16 +320,14 @@ class SystemWorkspaceRepository(_Shared):
         return [workspace_of(row) for row in rows.mappings()]
 
     async def ready(self) -> set[WorkspaceId]:
-        """Those that are READY and are to stay."""
-        stays = (workspaces.c.status == WorkspaceStatus.READY) & (workspaces.c.desired == PRESENT)
-        return {WorkspaceId(found) for found in (await self._tx.execute(select(workspaces.c.id).where(stays))).scalars()}
+        """Those that are READY, live here, and are to stay; while nothing moves them."""
+        return {WorkspaceId(found) for found in (await self._tx.execute(select(workspaces.c.id).where(_WORKS))).scalars()}
 
     async def saved_states(self) -> dict[WorkspaceId, SavedState]:
-        """How fresh what is stored of each READY workspace is."""
+        """How fresh what is stored of each of those is."""
         c = workspaces.c
-        stays = (c.status == WorkspaceStatus.READY) & (c.desired == PRESENT)
         saved = func.coalesce(c.last_saved_at, c.created_at)
-        rows = await self._tx.execute(select(c.id, saved.label("saved_at"), c.turn_ended_at).where(stays))
+        rows = await self._tx.execute(select(c.id, saved.label("saved_at"), c.turn_ended_at).where(_WORKS))
         return {WorkspaceId(row.id): SavedState(row.saved_at, row.turn_ended_at) for row in rows}
 
     async def heard(self, workspace_id: WorkspaceId, last_seq: int, *, turn_ended: bool) -> None:
@@ -248,6 +345,26 @@ class SystemWorkspaceRepository(_Shared):
             last_saved_at=func.greatest(c.last_saved_at, as_of),
         )
 
+    async def held(self, items_max: int) -> list[Workspace]:
+        """Those that a handoff has."""
+        held = select(workspaces).where(_C.moving.is_not(None)).order_by(_C.updated_at).limit(items_max)
+        return [workspace_of(row) for row in (await self._tx.execute(held)).mappings()]
+
+    async def elsewhere(self, *, kept: bool) -> list[Workspace]:
+        """Those that live on a desktop, while nothing moves them: with a copy here that is ``kept``, or whose time is over."""
+        over = _C.kept_until < func.clock_timestamp()
+        found = select(workspaces).where(_C.location == Location.DESKTOP, _C.moving.is_(None), _C.desired == PRESENT)
+        rows = await self._tx.execute(found.where(_C.kept_until.is_not(None), ~over if kept else over).order_by(_C.id))
+        return [workspace_of(row) for row in rows.mappings()]
+
+    async def keep_nothing(self, workspace_id: WorkspaceId) -> None:
+        """There is no copy here of one that lives on a desktop."""
+        await self._change(workspace_id, kept_until=None, last_saved_at=None, last_checkpoint=0, turn_ended_at=None)
+
+    async def begin_history(self, workspace_id: WorkspaceId) -> None:
+        """Nothing of its journal is copied."""
+        await self._change(workspace_id, last_seq=0)
+
     async def delete(self, workspace_id: WorkspaceId) -> None:
         """Remove the row and, by cascade, its sessions and events; may be repeated."""
         await self._tx.execute(delete(workspaces).where(workspaces.c.id == workspace_id))
@@ -263,6 +380,10 @@ def workspace_of(row: Mapping[Any, Any]) -> Workspace:
         status=WorkspaceStatus(row["status"]),
         location=Location(row["location"]),
         epoch=row["epoch"],
+        desktop_id=DesktopId(row["desktop_id"]) if row["desktop_id"] else None,
+        desktop_name=row["desktop_name"],
+        moving=HandoffId(row["moving"]) if row["moving"] else None,
+        handoff_id=HandoffId(row["handoff_id"]) if row["handoff_id"] else None,
         repo_url=row["repo_url"],
         repo_token_sealed=row["repo_token_sealed"],
         branch=row["branch"],

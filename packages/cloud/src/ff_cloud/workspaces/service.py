@@ -1,8 +1,8 @@
 """The rules of workspaces: order one, find one, delete one. Nobody here touches the network or commits."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from ff_cloud.kit.crypto import Sealer
@@ -11,15 +11,17 @@ from ff_cloud.operations.errors import OperationNotCancellable
 from ff_cloud.operations.repository import OperationRepository
 from ff_cloud.operations.service import request_cancel, start
 from ff_cloud.users import plans
+from ff_cloud.users.model import Plan
 from ff_cloud.users.plans import Countable
 from ff_cloud.vms.access import Target
 from ff_cloud.vms.admission import REASONS
 from ff_cloud.vms.model import Vm
 from ff_cloud.vms.repository import VmRepository
-from ff_cloud.workspaces.errors import ServerFull, WorkspaceNotReady
+from ff_cloud.workspaces.errors import ServerFull, WorkspaceElsewhere, WorkspaceMoving, WorkspaceNotReady
 from ff_cloud.workspaces.kinds import ADMIT, CLAIMED_STEPS_DONE, PROVISION
 from ff_cloud.workspaces.repository import GONE, Workspace, WorkspaceRepository
 from ff_core.contract.operation import TERMINATE
+from ff_core.contract.places import Location
 from ff_core.contract.plans import CountLimitView, LimitsView
 from ff_core.contract.workspace import NewWorkspace, VmStatus, WorkspaceStatus, WorkspaceView
 from ff_core.errors import NotFound
@@ -70,17 +72,28 @@ class Found:
         """Whom to talk to, when its daemon should answer now."""
         if self.vm is None or not self.vm.reachable or self.workspace.desired == GONE:
             return None
-        ready = self.workspace.status is WorkspaceStatus.READY
-        return Target(self.workspace.id, self.workspace.name, self.vm, existing=ready)
+        if self.workspace.location is not Location.CLOUD:
+            return None  # what is here of it is a copy
+        return target_of(self.workspace, self.vm)
 
 
 class WorkspaceService:
-    """See the module. One per process; each call is one part of the caller's transaction."""
+    """See the module. One per process; each call is one part of the caller's transaction.
+
+    ``on_delete`` gives up what a later room has begun with a workspace that is to go.
+    """
 
     def __init__(
-        self, *, rules: Rules, sealer: Sealer, world: World, on_refused: Callable[[str], None] = lambda _reason: None
+        self,
+        *,
+        rules: Rules,
+        sealer: Sealer,
+        world: World,
+        on_refused: Callable[[str], None] = lambda _reason: None,
+        on_delete: Callable[[Tx, WorkspaceId], Awaitable[None]] | None = None,
     ) -> None:
         self._rules = rules
+        self._on_delete = on_delete
         self._sealer = sealer
         self._world = world
         self._on_refused = on_refused
@@ -92,18 +105,11 @@ class WorkspaceService:
         (:mod:`ff_cloud.workspaces.claims`). Otherwise the operation makes one. Raises ``WorkspaceNameTaken``,
         ``PlanLimitReached``, ``ServerFull``, and the git room's errors for a bad URL or branch.
         """
-        if wanted.repo_url is not None:
-            parse_repo_url(wanted.repo_url, allow_plain_http=self._rules.allow_plain_http)
+        self.check_address(wanted.repo_url)
         if wanted.branch is not None:
             check_branch(wanted.branch)
         workspaces, vms = WorkspaceRepository(tx), VmRepository(tx)
-        plan = await plans.hold(tx)
-        plans.require_room(plan, Countable.WORKSPACES, await workspaces.count())
-        running, refusing = await vms.standing()
-        plans.require_room(plan, Countable.RUNNING_VMS, running)
-        if refusing is not None:
-            self._on_refused(refusing)
-            raise ServerFull(REASONS.get(refusing), reason=refusing)
+        plan = await self.require_admission(tx, another=True)
         workspace_id, operation_id = WorkspaceId(self._world.new_id()), OperationId(self._world.new_id())
         token = wanted.repo_token.get_secret_value() if wanted.repo_token else None
         workspace = await workspaces.insert(
@@ -130,6 +136,26 @@ class WorkspaceService:
             done=CLAIMED_STEPS_DONE if claimed else 0,
         )
         return Found(workspace, vm)
+
+    def check_address(self, repo_url: str | None) -> None:
+        """Raise the git room's errors for an address that nothing can be cloned from."""
+        if repo_url is not None:
+            parse_repo_url(repo_url, allow_plain_http=self._rules.allow_plain_http)
+
+    async def require_admission(self, tx: Tx, *, another: bool) -> Plan:
+        """The caller's plan, held, if it and the machine have room for one more VM, and for ``another`` workspace.
+
+        Raises ``PlanLimitReached``, ``ServerFull``.
+        """
+        plan = await plans.hold(tx)
+        if another:
+            plans.require_room(plan, Countable.WORKSPACES, await WorkspaceRepository(tx).count())
+        running, refusing = await VmRepository(tx).standing()
+        plans.require_room(plan, Countable.RUNNING_VMS, running)
+        if refusing is not None:
+            self._on_refused(refusing)
+            raise ServerFull(REASONS.get(refusing), reason=refusing)
+        return plan
 
     async def get(self, tx: Tx, workspace_id: WorkspaceId) -> WorkspaceView:
         """One workspace of the caller. Raises ``NotFound``, also for a stranger's."""
@@ -160,8 +186,13 @@ class WorkspaceService:
         workspace = await self._find(tx, workspace_id, lock=True)
         workspaces = WorkspaceRepository(tx)
         await workspaces.want_gone(workspace_id)
+        if self._on_delete is not None:
+            await self._on_delete(tx, workspace_id)
         active = await OperationRepository(tx).active(str(workspace_id))
         if active is None:
+            if workspace.status is WorkspaceStatus.PROVISIONING:  # one that a desktop was about to send
+                await workspaces.move(workspace, WorkspaceStatus.FAILED)
+                workspace = replace(workspace, status=WorkspaceStatus.FAILED)
             if workspace.status is not WorkspaceStatus.ARCHIVING:
                 await workspaces.move(workspace, WorkspaceStatus.ARCHIVING)
             operation = await start(
@@ -181,10 +212,14 @@ class WorkspaceService:
         return active.id
 
     async def look(self, tx: Tx, workspace_id: WorkspaceId) -> Found:
-        """The workspace and its VM. Raises ``NotFound``, and ``WorkspaceNotReady`` when it will never answer again."""
+        """The workspace and its VM, for something to be begun in it.
+
+        Raises ``NotFound``, ``WorkspaceNotReady`` when it will never answer again, ``WorkspaceElsewhere``, ``WorkspaceMoving``.
+        """
         workspace = await WorkspaceRepository(tx).look(workspace_id)
         if workspace is None:
             raise NotFound(NOT_YOURS)
+        require_here(workspace)
         if workspace.desired == GONE or workspace.status not in {WorkspaceStatus.READY, WorkspaceStatus.PROVISIONING}:
             raise WorkspaceNotReady(_why_not(workspace), workspace_status=workspace.status)
         return await self.with_vm(tx, workspace)
@@ -243,6 +278,33 @@ class WorkspaceService:
 def token_context(workspace_id: WorkspaceId) -> str:
     """What a sealed repository token belongs to."""
     return f"workspace:{workspace_id}:repo_token"
+
+
+def target_of(workspace: Workspace, vm: Vm) -> Target:
+    """Whom the daemon of a workspace's VM serves, and what it is to know of that. Pure."""
+    return Target(
+        workspace_id=workspace.id,
+        name=workspace.name,
+        vm=vm,
+        existing=workspace.status is WorkspaceStatus.READY,
+        location=workspace.location,
+        epoch=workspace.epoch,
+        handoff_id=workspace.handoff_id,
+    )
+
+
+def require_here(workspace: Workspace) -> None:
+    """Raise ``WorkspaceElsewhere`` or ``WorkspaceMoving`` unless work may begin in it here. Pure."""
+    if workspace.location is not Location.CLOUD:
+        raise WorkspaceElsewhere(
+            f"This workspace lives on {workspace.desktop_name or 'a desktop'} now; work goes on there, or here again after: "
+            f"ff send {workspace.name}",
+            location=workspace.location,
+            epoch=workspace.epoch,
+            desktop=workspace.desktop_name,
+        )
+    if workspace.moving is not None:
+        raise WorkspaceMoving(handoff_id=str(workspace.moving))
 
 
 def _why_not(workspace: Workspace) -> str:

@@ -41,7 +41,7 @@ class Settler:
             # Only a deletion and the deadline cancel it, and a workspace that is wanted was not deleted.
             overdue = op.cancel_requested and workspace.desired != GONE
             workspace = await self.give_up(tx, workspace, TIMED_OUT if overdue else _why(op))
-        await self._go_on(tx, workspace)
+        await self.go_on(tx, workspace)
 
     async def revived(self, tx: SystemTx, op: Operation) -> None:
         """Still READY after a revival that worked; FAILED after one that did not (the volume is kept).
@@ -56,7 +56,7 @@ class Settler:
                 await self._again(tx, REVIVE, workspace)
                 return
             workspace = await self.fail(tx, workspace, _why(op))
-        await self._go_on(tx, workspace)
+        await self.go_on(tx, workspace)
 
     async def woken(self, tx: SystemTx, op: Operation) -> None:
         """Awake; or asleep as before, when there is no room for it or it was cancelled; FAILED when it can't be woken at all."""
@@ -75,7 +75,7 @@ class Settler:
             if renewed and not _passes(op) and workspace.desired != GONE:
                 await self._again(tx, WAKE, workspace)
                 return
-        await self._go_on(tx, workspace)
+        await self.go_on(tx, workspace)
 
     async def upgraded(self, tx: SystemTx, op: Operation) -> None:
         """On the new image; or, turned back after its container had to go, on the old one as soon as it is made again."""
@@ -85,13 +85,13 @@ class Settler:
         if op.status is not Status.DONE and _was_renewed(op) and workspace.desired != GONE:
             await self._again(tx, REVIVE, workspace)
             return
-        await self._go_on(tx, workspace)
+        await self.go_on(tx, workspace)
 
     async def rested(self, tx: SystemTx, op: Operation) -> None:
         """Nothing changes for the workspace."""
         workspace = await self._lock(tx, op)
         if workspace is not None:
-            await self._go_on(tx, workspace)
+            await self.go_on(tx, workspace)
 
     async def terminated(self, tx: SystemTx, op: Operation) -> None:
         """Nothing of it is left outside the database: forget it here too."""
@@ -125,7 +125,7 @@ class Settler:
         with suppress(OperationActive):
             await start(tx, kind, key=str(workspace.id), user_id=workspace.user_id, input={}, world=self._world)
 
-    async def _go_on(self, tx: SystemTx, workspace: Workspace) -> None:
+    async def go_on(self, tx: SystemTx, workspace: Workspace) -> None:
         """A deletion that was asked for meanwhile begins now."""
         if workspace.desired == GONE:
             await self.terminate(tx, workspace)

@@ -26,12 +26,12 @@ from ff_cloud.vms.footing import CONTAINER, DAEMON, DAEMON_STEP_TIMEOUT_S, Footi
 from ff_cloud.vms.model import Desired, Vm
 from ff_cloud.vms.repository import SystemVmRepository, limits_columns, made
 from ff_cloud.vms.specs import Specs
-from ff_cloud.workspaces.kinds import ADMIT, PROVISION, REMOVE, WAITING_KINDS
+from ff_cloud.workspaces.kinds import ADMIT, NEW_VM_KINDS, REMOVE, WAITING_KINDS
 from ff_cloud.workspaces.repository import SystemWorkspaceRepository, Workspace
-from ff_cloud.workspaces.service import token_context
+from ff_cloud.workspaces.service import target_of, token_context
 from ff_core.contract.daemon import PrepareRepository
 from ff_core.contract.problem import RemoteProblem
-from ff_core.contract.workspace import VmStatus, WorkspaceStatus
+from ff_core.contract.workspace import VmStatus
 from ff_core.errors import FFError
 from ff_core.ids import UserId, VmId, WorkspaceId
 from ff_core.world import World
@@ -67,7 +67,7 @@ class WorkspaceStep(Step):
         workspace, vm = await self._load(op)
         if vm is None:
             raise Fatal("vm_lost", "The workspace's VM is no longer there; delete the workspace and make a new one.")
-        return Target(workspace.id, workspace.name, vm, existing=workspace.status is WorkspaceStatus.READY)
+        return target_of(workspace, vm)
 
 
 class Admit(WorkspaceStep):
@@ -101,7 +101,7 @@ class Admit(WorkspaceStep):
         if vm is None:
             return Effects()
         vm_id = vm.id
-        if vm.status is VmStatus.CREATING and op.kind == PROVISION:
+        if vm.status is VmStatus.CREATING and op.kind in NEW_VM_KINDS:
             return Effects(apply=lambda tx: SystemVmRepository(tx).delete(vm_id))
         if vm.status is not VmStatus.SUSPENDED:
             return Effects()
@@ -197,9 +197,13 @@ class BindDaemon(DaemonStep):
 
 
 class ApplyLimits(WorkspaceStep):
-    """Give a VM that was claimed what its owner's plan says: until now it had what the smallest one gives."""
+    """Give a VM that was claimed what its owner's plan says: until now it had what the smallest one gives.
+
+    ``serves``: from then on it runs for its workspace.
+    """
 
     name = "limits"
+    serves = True
 
     def __init__(self, db: Database, engine: Engine, footing: Footing, specs: Specs) -> None:
         super().__init__(db)
@@ -218,7 +222,8 @@ class ApplyLimits(WorkspaceStep):
 
         async def apply(tx: SystemTx) -> None:
             vms = SystemVmRepository(tx)
-            await vms.serve(vm)  # should the request that claimed it not have come to it
+            if self.serves:
+                await vms.serve(vm)  # should the request that claimed it not have come to it
             if limits != vm.limits:
                 await vms.change(vm.id, **limits_columns(limits))
 
@@ -248,10 +253,11 @@ class CheckIsolation(WorkspaceStep):
 
 
 class PrepareCheckout(DaemonStep):
-    """Have the daemon clone the repository, or make an empty one."""
+    """Have the daemon clone the repository, or make an empty one. ``bare``: its commits are all that is wanted of it."""
 
     name = "repository"
     timeout_s = CLONE_TIMEOUT_S + 60
+    bare = False
 
     def __init__(
         self, db: Database, daemons: Daemons, footing: Footing, sealer: Sealer, seed_for: SeedFor, note_clone: NoteClone
@@ -267,7 +273,8 @@ class PrepareCheckout(DaemonStep):
         sealed = workspace.repo_token_sealed
         wanted = PrepareRepository(
             url=workspace.repo_url,
-            branch=workspace.branch,
+            branch=None if self.bare else workspace.branch,
+            bare=self.bare,
             token=self._sealer.open_sealed(sealed, token_context(workspace.id)) if sealed else None,
             timeout_s=CLONE_TIMEOUT_S,
         )

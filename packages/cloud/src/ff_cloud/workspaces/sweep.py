@@ -2,7 +2,7 @@
 
 * a workspace to be deleted on which nothing works: start the deletion;
 * one past its deadline in a transitional state: cancel what works on it, or fail it when nothing does;
-* one that is READY and has no VM: there is nothing left of it, and it is said.
+* one that is READY, lives here and has no VM: there is nothing left of it, and it is said.
 
 What is wrong with VMs is seen and set right by :mod:`ff_cloud.vms.reconcile`.
 """
@@ -76,7 +76,7 @@ class Sweep:
     async def _give_up(self, workspace_id: WorkspaceId) -> None:
         async with self._db.system_transaction() as tx:
             workspace = await SystemWorkspaceRepository(tx).get(workspace_id, lock=True)
-            ready = workspace is not None and workspace.status is WorkspaceStatus.READY
+            ready = workspace is not None and workspace.status is WorkspaceStatus.READY and workspace.works
             if workspace is None or not ready or await SystemVmRepository(tx).of_workspace(workspace_id) is not None:
                 return
             if await OperationRepository(tx).active(str(workspace_id)) is None:
