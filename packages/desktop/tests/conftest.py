@@ -42,7 +42,7 @@ class FF:
 
     def __init__(self, config_dir: Path) -> None:
         self.config_dir = config_dir
-        self.environment = {"FF_CONFIG_DIR": str(config_dir), "FF_KEYRING": "0"}
+        self.environment = {"FF_CONFIG_DIR": str(config_dir), "FF_DESKTOP_DIR": str(config_dir / "desktop"), "FF_KEYRING": "0"}
         self.program = str(Path(sys.executable).with_name("ff"))
 
     @property

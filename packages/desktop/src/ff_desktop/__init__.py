@@ -1,4 +1,4 @@
-"""The ff command: drives workspaces in Factory Factory Cloud (and, soon, on this machine)."""
+"""The ff command: drives workspaces in Factory Factory Cloud and on this machine."""
 
 from importlib.metadata import version
 

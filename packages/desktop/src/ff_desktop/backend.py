@@ -1,4 +1,7 @@
-"""What the commands ask of a place where workspaces run: the server today, this machine later. The same verbs for both."""
+"""What the commands ask of a place where workspaces run: the server, or this machine. The same verbs for both.
+
+What only one of them has is a protocol of its own.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -8,11 +11,12 @@ from ff_core.contract.credentials import CredentialKind, CredentialView, SetCred
 from ff_core.contract.daemon import Repository
 from ff_core.contract.events import Event
 from ff_core.contract.execution import ExecFrame, ExecRequest
+from ff_core.contract.local import ImportReport, ImportRequest, NewLocalWorkspace, NewProject, ProjectView
 from ff_core.contract.operation import OperationView
 from ff_core.contract.session import Answer, Interrupt, Interrupted, MessageView, NewMessage, NewSession, SessionView
 from ff_core.contract.usage import UsageView
 from ff_core.contract.workspace import NewWorkspace, WorkspaceView
-from ff_core.ids import OperationId, RequestId, SessionId, WorkspaceId
+from ff_core.ids import OperationId, ProjectId, RequestId, SessionId, WorkspaceId
 
 
 class Backend(Protocol):
@@ -26,16 +30,11 @@ class Backend(Protocol):
         """One workspace as it stands."""
         ...
 
-    def create(self, spec: NewWorkspace) -> WorkspaceView:
-        """Order a workspace; it is PROVISIONING at first."""
-        ...
+    def delete(self, workspace: WorkspaceId, *, force: bool = False) -> OperationView:
+        """Order its end; legal in every state, may be repeated.
 
-    def delete(self, workspace: WorkspaceId) -> OperationView:
-        """Order its end; legal in every state, may be repeated."""
-        ...
-
-    def suspend(self, workspace: WorkspaceId, *, force: bool) -> OperationView:
-        """Order that it goes to sleep, if nothing goes on in it (``force``: in any case)."""
+        Where its work may be nowhere else, that is refused with ``work_would_be_lost`` unless it is forced.
+        """
         ...
 
     def operation(self, operation: OperationId) -> OperationView:
@@ -78,6 +77,22 @@ class Backend(Protocol):
         """Run a command; frames come as it writes. Leaving the context cancels it."""
         ...
 
+
+class Machines(Protocol):
+    """What only a server has: machines of its own."""
+
+    def create(self, spec: NewWorkspace) -> WorkspaceView:
+        """Order a workspace; it is PROVISIONING at first."""
+        ...
+
+    def suspend(self, workspace: WorkspaceId, *, force: bool) -> OperationView:
+        """Order that it goes to sleep, if nothing goes on in it (``force``: in any case)."""
+        ...
+
+
+class Account(Protocol):
+    """What only a server has: an account."""
+
     def credentials(self) -> list[CredentialView]:
         """Which third-party secrets are set; never their values."""
         ...
@@ -92,4 +107,28 @@ class Backend(Protocol):
 
     def usage(self, *, workspace: WorkspaceId | None = None) -> Iterator[UsageView]:
         """Tokens and cost by day, workspace and model, the newest day first."""
+        ...
+
+
+class Projects(Protocol):
+    """What only a desktop has: repositories of its user, and workspaces in worktrees of them."""
+
+    def create(self, spec: NewLocalWorkspace) -> WorkspaceView:
+        """Begin to make a workspace; its events tell how that goes."""
+        ...
+
+    def projects(self) -> list[ProjectView]:
+        """All projects, oldest first."""
+        ...
+
+    def add_project(self, new: NewProject) -> ProjectView:
+        """Know a repository; the same one again is the same project."""
+        ...
+
+    def remove_project(self, project: ProjectId) -> None:
+        """Forget a project; refused while it has workspaces."""
+        ...
+
+    def import_from(self, request: ImportRequest) -> ImportReport:
+        """Say what an import from Factory Factory does, or do it; may be repeated."""
         ...

@@ -1,157 +1,46 @@
-"""The backend that is a server: verbs to HTTP."""
+"""The backend that is a server, with what only a server has: machines that sleep, an account's keys and costs."""
 
-import contextlib
-from collections.abc import Callable, Iterator
-from typing import TypeVar
-
-import httpx2
-from pydantic import BaseModel, ValidationError
+from collections.abc import Iterator
 
 from ff_core.contract.credentials import CredentialKind, CredentialView, SetCredential
-from ff_core.contract.daemon import Repository
-from ff_core.contract.events import Event
-from ff_core.contract.execution import EXEC_FRAME, MEDIA_TYPE, ExecFrame, ExecRequest
 from ff_core.contract.operation import OperationView
-from ff_core.contract.page import PAGE_ITEMS_MAX, Page
-from ff_core.contract.session import Answer, Interrupt, Interrupted, MessageView, NewMessage, NewSession, SessionView
+from ff_core.contract.page import Page
 from ff_core.contract.usage import UsageView
 from ff_core.contract.workspace import NewWorkspace, WorkspaceView
-from ff_core.ids import OperationId, RequestId, SessionId, WorkspaceId
-from ff_core.world import World
-from ff_desktop.connection import Connection
-from ff_desktop.errors import BadReply
-from ff_desktop.following import follow
-
-PAGES_MAX = 1000
-EXEC_LINE_BYTES_MAX = 4 * 1024 * 1024
-EXEC_GRACE_S = 30.0
-"""How much longer than the command's own limit we wait for the server to say that it ended."""
-
-V = TypeVar("V", bound=BaseModel)
+from ff_core.ids import WorkspaceId
+from ff_desktop.http_backend import HttpBackend
 
 
-class CloudBackend:
-    """See ``ff_desktop.backend.Backend``."""
-
-    def __init__(self, connection: Connection, *, world: World, sleep: Callable[[float], None]) -> None:
-        self._connection = connection
-        self._world = world
-        self._sleep = sleep
-
-    def workspaces(self, *, name: str | None = None) -> Iterator[WorkspaceView]:
-        """See ``Backend``."""
-        params = {} if name is None else {"name": name}
-        for workspace in self._pages("/v1/workspaces", Page[WorkspaceView], params):
-            if name is None or workspace.name == name:
-                yield workspace
-
-    def workspace(self, workspace: WorkspaceId) -> WorkspaceView:
-        """See ``Backend``."""
-        return self._connection.ask("GET", f"/v1/workspaces/{workspace}", WorkspaceView)
+class CloudBackend(HttpBackend):
+    """See ``ff_desktop.backend.Backend``, ``Machines`` and ``Account``."""
 
     def create(self, spec: NewWorkspace) -> WorkspaceView:
-        """See ``Backend``."""
+        """See ``Machines``."""
         key = str(self._world.new_id())
-        return self._connection.ask("POST", "/v1/workspaces", WorkspaceView, body=spec, idempotency_key=key)
-
-    def delete(self, workspace: WorkspaceId) -> OperationView:
-        """See ``Backend``."""
-        return self._connection.ask("DELETE", f"/v1/workspaces/{workspace}", OperationView)
+        return self.connection.ask("POST", "/v1/workspaces", WorkspaceView, body=spec, idempotency_key=key)
 
     def suspend(self, workspace: WorkspaceId, *, force: bool) -> OperationView:
-        """See ``Backend``."""
+        """See ``Machines``."""
         params = {"force": "true"} if force else {}
-        return self._connection.ask("POST", f"/v1/workspaces/{workspace}/suspend", OperationView, params=params)
+        return self.connection.ask("POST", f"/v1/workspaces/{workspace}/suspend", OperationView, params=params)
 
-    def operation(self, operation: OperationId) -> OperationView:
-        """See ``Backend``."""
-        return self._connection.ask("GET", f"/v1/operations/{operation}", OperationView)
-
-    def repository(self, workspace: WorkspaceId) -> Repository:
-        """See ``Backend``."""
-        return self._connection.ask("GET", f"/v1/workspaces/{workspace}/repository", Repository)
-
-    def sessions(self, workspace: WorkspaceId) -> list[SessionView]:
-        """See ``Backend``."""
-        found = self._pages(f"/v1/workspaces/{workspace}/sessions", Page[SessionView], {})
-        return sorted(found, key=lambda session: (session.created_at, session.id))
-
-    def session(self, session: SessionId) -> SessionView:
-        """See ``Backend``."""
-        return self._connection.ask("GET", f"/v1/sessions/{session}", SessionView)
-
-    def open_session(self, workspace: WorkspaceId, spec: NewSession) -> SessionView:
-        """See ``Backend``."""
-        key = str(spec.id) if spec.id else None
-        path = f"/v1/workspaces/{workspace}/sessions"
-        return self._connection.ask("POST", path, SessionView, body=spec, idempotency_key=key)
-
-    def send(self, session: SessionId, message: NewMessage) -> MessageView:
-        """See ``Backend``."""
-        key = str(message.id) if message.id else None
-        path = f"/v1/sessions/{session}/messages"
-        return self._connection.ask("POST", path, MessageView, body=message, idempotency_key=key)
-
-    def interrupt(self, session: SessionId, how: Interrupt) -> Interrupted:
-        """See ``Backend``."""
-        return self._connection.ask("POST", f"/v1/sessions/{session}/interrupt", Interrupted, body=how)
-
-    def answer(self, session: SessionId, request: RequestId, answer: Answer) -> SessionView:
-        """See ``Backend``."""
-        return self._connection.ask("POST", f"/v1/sessions/{session}/permissions/{request}", SessionView, body=answer)
-
-    def events(self, workspace: WorkspaceId, *, after: int, lost: Callable[[str], None]) -> Iterator[Event]:
-        """See ``Backend``."""
-        return follow(self._connection, workspace, after, lost=lost, sleep=self._sleep)
-
-    @contextlib.contextmanager
-    def execute(self, workspace: WorkspaceId, request: ExecRequest) -> Iterator[Iterator[ExecFrame]]:
-        """See ``Backend``."""
-        path, headers = f"/v1/workspaces/{workspace}/exec", {"Accept": MEDIA_TYPE}
-        limit_s = request.timeout_s + EXEC_GRACE_S
-        with self._connection.stream("POST", path, body=request, headers=headers, read_timeout_s=limit_s) as response:
-            yield map(_frame, _lines(response))
+    def delete(self, workspace: WorkspaceId, *, force: bool = False) -> OperationView:  # noqa: ARG002
+        """See ``Backend``; the server deletes in any case."""
+        return super().delete(workspace)
 
     def credentials(self) -> list[CredentialView]:
-        """See ``Backend``."""
-        return list(self._connection.ask("GET", "/v1/me/credentials", Page[CredentialView]).items)
+        """See ``Account``."""
+        return list(self.connection.ask("GET", "/v1/me/credentials", Page[CredentialView]).items)
 
     def set_credential(self, kind: CredentialKind, secret: SetCredential) -> CredentialView:
-        """See ``Backend``."""
-        return self._connection.ask("PUT", f"/v1/me/credentials/{kind}", CredentialView, body=secret)
+        """See ``Account``."""
+        return self.connection.ask("PUT", f"/v1/me/credentials/{kind}", CredentialView, body=secret)
 
     def remove_credential(self, kind: CredentialKind) -> None:
-        """See ``Backend``."""
-        self._connection.call("DELETE", f"/v1/me/credentials/{kind}")
+        """See ``Account``."""
+        self.connection.call("DELETE", f"/v1/me/credentials/{kind}")
 
     def usage(self, *, workspace: WorkspaceId | None = None) -> Iterator[UsageView]:
-        """See ``Backend``."""
+        """See ``Account``."""
         params = {} if workspace is None else {"workspace_id": str(workspace)}
-        return self._pages("/v1/me/usage", Page[UsageView], params)
-
-    def _pages(self, path: str, page_type: type[Page[V]], params: dict[str, str]) -> Iterator[V]:
-        cursor: dict[str, str] = {}
-        for _ in range(PAGES_MAX):
-            page = self._connection.ask("GET", path, page_type, params={"limit": PAGE_ITEMS_MAX, **params, **cursor})
-            yield from page.items
-            if page.next_cursor is None:
-                return
-            cursor = {"cursor": page.next_cursor}
-        raise BadReply(f"The list at {path} has no end.")
-
-
-def _lines(response: httpx2.Response) -> Iterator[bytes]:
-    """Whole lines of the body. What follows the last line feed was cut off and is dropped."""
-    rest = b""
-    for piece in response.iter_bytes():
-        *lines, rest = (rest + piece).split(b"\n")
-        yield from filter(None, lines)
-        if len(rest) > EXEC_LINE_BYTES_MAX:
-            raise BadReply(f"The server sent a line of more than {EXEC_LINE_BYTES_MAX} bytes.")
-
-
-def _frame(line: bytes) -> ExecFrame:
-    try:
-        return EXEC_FRAME.validate_json(line)
-    except ValidationError as error:
-        raise BadReply("The server sent a piece of output that this version of ff can't read; update ff.") from error
+        return self.pages("/v1/me/usage", Page[UsageView], params)

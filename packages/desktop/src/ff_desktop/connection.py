@@ -3,6 +3,7 @@
 import contextlib
 import socket
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -15,7 +16,7 @@ from ff_core.errors import FFError
 from ff_desktop import __version__
 from ff_desktop.address import Server
 from ff_desktop.bearer import Bearer, FixedBearer
-from ff_desktop.errors import BadReply, NotLoggedIn, ServerSilent, ServerUnreachable
+from ff_desktop.errors import BadReply, NotLoggedIn, ServerSilent, ServerUnreachable, ServeUnreachable
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0
@@ -32,18 +33,37 @@ Content = tuple[bytes | None, str]
 """A body and its type."""
 
 
-class Connection:
-    """A server and, for most calls, who calls. Redirects are not followed, so the credential goes nowhere else."""
+HERE = Server(url="http://ff-serve", loopback=True, insecure=False)
+"""The name of ``ff serve`` in what is sent over its socket."""
 
-    def __init__(self, server: Server, bearer: Bearer | SecretStr | None, *, sleep: Callable[[float], None]) -> None:
+
+class Connection:
+    """A server and, for most calls, who calls. Redirects are not followed, so the credential goes nowhere else.
+
+    ``socket_path``: the server is ``ff serve`` of this machine, behind that Unix socket, which only its user can open.
+    ``patient`` false: nothing is tried twice.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        bearer: Bearer | SecretStr | None,
+        *,
+        sleep: Callable[[float], None],
+        socket_path: Path | None = None,
+        patient: bool = True,
+    ) -> None:
         self.server = server
         self._sleep = sleep
+        self._socket_path = socket_path
+        self._delays_s = RETRY_DELAYS_S if patient else ()
         self._bearer = FixedBearer(bearer) if isinstance(bearer, SecretStr) else bearer
         headers = {"User-Agent": f"ff/{__version__} on {machine_name(socket.gethostname())}", "Accept": "application/json"}
         self._client = httpx2.Client(
             headers=headers,
             timeout=httpx2.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             follow_redirects=False,
+            transport=None if socket_path is None else httpx2.HTTPTransport(uds=str(socket_path), verify=False),
             trust_env=not server.loopback,  # a proxy from the environment can't reach this machine's loopback
         )
 
@@ -59,14 +79,24 @@ class Connection:
         *,
         body: BaseModel | None = None,
         form: Mapping[str, str] | None = None,
+        raw: Content | None = None,
         params: Params | None = None,
         idempotency_key: str | None = None,
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> M:
         """One request and its typed answer. A GET, or a POST with an ``idempotency_key``, is tried up to three times.
 
-        Raises ``RemoteProblem`` (the server refused), ``ServerUnreachable``, ``BadReply``.
+        ``raw``: bytes to send as they are. Raises ``RemoteProblem`` (the server refused), ``ServerUnreachable``, ``BadReply``.
         """
-        content = self.call(method, path, body=body, form=form, params=params, idempotency_key=idempotency_key)
+        content = self.call(
+            *(method, path),
+            body=body,
+            form=form,
+            raw=raw,
+            params=params,
+            idempotency_key=idempotency_key,
+            answer_timeout_s=answer_timeout_s,
+        )
         try:
             return answer.model_validate_json(content)
         except ValidationError:
@@ -80,24 +110,27 @@ class Connection:
         *,
         body: BaseModel | None = None,
         form: Mapping[str, str] | None = None,
+        raw: Content | None = None,
         params: Params | None = None,
         idempotency_key: str | None = None,
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> bytes:
         """Like :meth:`ask`, with the answer's bytes (at most ``ANSWER_BYTES_MAX``)."""
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        content = _content(body, form)
-        delays = RETRY_DELAYS_S if method == "GET" or idempotency_key else ()
-        for delay_s in delays:
+        content = _content(body, form) if raw is None else raw
+        for delay_s in self._delays_s if method == "GET" or idempotency_key else ():
             try:
-                return self._once(method, path, content, params, headers)
+                return self._once(method, path, content, params, headers, answer_timeout_s)
             except FFError as error:
                 if not worth_retrying(error):
                     raise
                 self._sleep(delay_s)
-        return self._once(method, path, content, params, headers)
+        return self._once(method, path, content, params, headers, answer_timeout_s)
 
-    def _once(self, method: str, path: str, content: Content, params: Params | None, headers: Mapping[str, str]) -> bytes:
-        with self._stream(method, path, content, params=params, headers=headers) as response:
+    def _once(
+        self, method: str, path: str, content: Content, params: Params | None, headers: Mapping[str, str], answer_timeout_s: float
+    ) -> bytes:
+        with self._stream(method, path, content, params=params, headers=headers, read_timeout_s=answer_timeout_s) as response:
             return self._bounded(response, ANSWER_BYTES_MAX)
 
     @contextlib.contextmanager
@@ -164,12 +197,21 @@ class Connection:
         except httpx2.ReadTimeout as error:
             raise ServerSilent(f"{self.server.url} did not answer within {read_timeout_s:g} s; try again.") from error
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            raise ServerUnreachable(
-                f"No server answers at {self.server.url} ({_words(error)}). "
-                "Check the address, and that `ff-cloud serve` runs there."
-            ) from error
+            raise self._absent(_words(error)) from error
         except (httpx2.TransportError, httpx2.DecodingError) as error:
-            raise ServerUnreachable(f"The connection to {self.server.url} broke ({_words(error)}).") from error
+            raise self._broken(_words(error)) from error
+
+    def _absent(self, words: str) -> ServerUnreachable:
+        if self._socket_path is not None:
+            return ServeUnreachable(f"`ff serve` does not answer at {self._socket_path} ({words}).")
+        return ServerUnreachable(
+            f"No server answers at {self.server.url} ({words}). Check the address, and that `ff-cloud serve` runs there."
+        )
+
+    def _broken(self, words: str) -> ServerUnreachable:
+        if self._socket_path is not None:
+            return ServeUnreachable(f"The connection to `ff serve` broke ({words}); it may have been stopped.")
+        return ServerUnreachable(f"The connection to {self.server.url} broke ({words}).")
 
     def _bounded(self, response: httpx2.Response, bytes_max: int) -> bytes:
         content = bytearray()

@@ -17,6 +17,42 @@ class ServerUnreachable(FFError):
     status = 503
 
 
+class ServeUnreachable(ServerUnreachable):
+    """`ff serve`, which runs the workspaces of this machine, does not answer; its log is in the data folder."""
+
+    code = "serve_unreachable"
+
+
+class ServeFailed(ServeUnreachable):
+    """`ff serve` could not be started; its log in the data folder has the reason."""
+
+    code = "serve_failed"
+
+
+class ServeRunning(Conflict):
+    """`ff serve` runs already; stop it with `ff serve --stop`."""
+
+    code = "serve_running"
+
+
+class ServeBusy(Conflict):
+    """Something runs in workspaces of this machine, so `ff serve` was not stopped."""
+
+    code = "serve_busy"
+
+
+class DataFolderUnfit(InvalidInput):
+    """The data folder can't be used; choose another one with FF_DESKTOP_DIR."""
+
+    code = "data_folder_unfit"
+
+
+class CloudOnly(InvalidInput):
+    """This is for workspaces in the cloud, and that one lives on this machine."""
+
+    code = "cloud_only"
+
+
 class ServerSilent(ServerUnreachable):
     """The server took the request and did not answer in time."""
 
@@ -85,12 +121,6 @@ class CredentialsBusy(Conflict):
     code = "credentials_busy"
 
 
-class LocalLater(InvalidInput):
-    """Workspaces on this machine come with a later version; pass --cloud to make this one on the server."""
-
-    code = "local_workspaces_later"
-
-
 class Ambiguous(InvalidInput):
     """More than one thing is meant by that."""
 
@@ -107,3 +137,15 @@ class OtherSettings(Conflict):
     """The session already runs with other settings."""
 
     code = "other_settings"
+
+
+class CredentialsAsk(InvalidInput):
+    """Files that look like credentials would stay behind; say --credentials to send them, or --no-credentials to leave them."""
+
+    code = "credentials_ask"
+
+
+class OnAnotherDesktop(Conflict):
+    """This workspace lives on another desktop now; send it to the cloud from there."""
+
+    code = "on_another_desktop"

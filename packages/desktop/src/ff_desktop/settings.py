@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from platformdirs import user_config_path
+from platformdirs import user_config_path, user_data_path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -14,6 +14,8 @@ class DesktopSettings(BaseSettings):
 
     config_dir: Path = Field(default_factory=lambda: user_config_path("factory-factory", appauthor=False))
     """Where the credentials file lies."""
+    desktop_dir: Path = Field(default_factory=lambda: user_data_path("factory-factory", appauthor=False))
+    """Where the workspaces of this machine are kept: their database and worktrees, and the socket and log of ``ff serve``."""
     server: str | None = None
     """With ``api_key``: the server to use instead of the one logged in to (programs, CI)."""
     api_key: SecretStr | None = None
@@ -26,3 +28,23 @@ class DesktopSettings(BaseSettings):
     def credentials_path(self) -> Path:
         """The file that ``ff login`` writes."""
         return self.config_dir / "credentials.json"
+
+    @property
+    def socket_path(self) -> Path:
+        """Where ``ff serve`` listens."""
+        return self.desktop_dir / "serve.sock"
+
+    @property
+    def lock_path(self) -> Path:
+        """Held by ``ff serve`` for as long as it lives."""
+        return self.desktop_dir / "serve.lock"
+
+    @property
+    def log_path(self) -> Path:
+        """What ``ff serve`` writes when nobody sees its terminal."""
+        return self.desktop_dir / "serve.log"
+
+    @property
+    def has_local_state(self) -> bool:
+        """Whether there ever was a project or workspace on this machine."""
+        return (self.desktop_dir / "state.db").exists()

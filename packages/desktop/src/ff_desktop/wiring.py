@@ -1,20 +1,25 @@
 """The composition root: settings and the credentials file become the parts that the commands use."""
 
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from pydantic import SecretStr
 
 from ff_core.world import SystemWorld, World
 from ff_desktop.accounts import Accounts
 from ff_desktop.address import Server
-from ff_desktop.backend import Backend
+from ff_desktop.background import Background
 from ff_desktop.bearer import Bearer, FixedBearer
 from ff_desktop.cloud import CloudBackend
-from ff_desktop.connection import Connection
+from ff_desktop.connection import HERE, Connection
 from ff_desktop.credentials import Credentials, CredentialStore
 from ff_desktop.errors import NotLoggedIn
+from ff_desktop.local import LocalBackend
+from ff_desktop.moves import Moves
+from ff_desktop.places import Places
 from ff_desktop.settings import DesktopSettings
 from ff_desktop.shared_login import SharedLogin
 from ff_desktop.vault import Keyring
@@ -38,6 +43,11 @@ class Desktop:
         self.store = CredentialStore(settings.credentials_path, vault=Keyring() if settings.keyring else None)
         self.accounts = Accounts(self.store, self.connect, self.world)
         self._open = ExitStack()
+        self._note: Callable[[str], None] = lambda _: None
+
+    def tell(self, note: Callable[[str], None]) -> None:
+        """Have remarks for the user said by ``note``."""
+        self._note = note
 
     def close(self) -> None:
         """Close every connection made here; may be repeated."""
@@ -70,9 +80,9 @@ class Desktop:
             raise NotLoggedIn
         return FixedBearer(stored.key)
 
-    def connect(self, server: Server, bearer: Bearer | SecretStr | None) -> Connection:
+    def connect(self, server: Server, bearer: Bearer | SecretStr | None, *, patient: bool = True) -> Connection:
         """A connection as whoever ``bearer`` belongs to; :meth:`close` ends it."""
-        connection = Connection(server, bearer, sleep=self.sleep)
+        connection = Connection(server, bearer, sleep=self.sleep, patient=patient)
         self._open.callback(connection.close)
         return connection
 
@@ -81,6 +91,48 @@ class Desktop:
         access = self.access()
         return self.connect(access.server, access.bearer)
 
-    def backend(self) -> Backend:
+    def cloud(self, *, patient: bool = True) -> CloudBackend:
         """The server of the user who is logged in. Raises ``NotLoggedIn``."""
-        return CloudBackend(self.connection(), world=self.world, sleep=self.sleep)
+        access = self.access()
+        connection = self.connect(access.server, access.bearer, patient=patient)
+        return CloudBackend(connection, world=self.world, sleep=self.sleep)
+
+    def background(self) -> Background:
+        """``ff serve`` of this machine, whether it runs or not."""
+        connect = partial(self._connect_here, patient=False)
+        return Background(self.settings, connect=connect, sleep=self.sleep, note=self._note)
+
+    def local(self) -> LocalBackend:
+        """This machine; ``ff serve`` is started when it does not run. Raises ``ServeFailed``."""
+        background = self.background()
+        background.ensure()
+        return LocalBackend(self._connect_here(patient=True), world=self.world, sleep=self.sleep, revive=background.ensure)
+
+    def moves(self) -> Moves:
+        """The handoffs of this machine. Raises what :meth:`local` does."""
+        return Moves(self.local().connection)
+
+    def places(self) -> Places:
+        """Both."""
+        return Places(
+            lambda: self.local() if self.settings.has_local_state else None,
+            lambda patient: self.cloud(patient=patient),
+        )
+
+    def _connect_here(self, *, patient: bool) -> Connection:
+        connection = Connection(HERE, None, sleep=self.sleep, socket_path=self.settings.socket_path, patient=patient)
+        self._open.callback(connection.close)
+        return connection
+
+
+@contextmanager
+def as_user(settings: DesktopSettings) -> Iterator[Connection]:
+    """A connection to the server of whoever is logged in now, for a process that lives longer than a login.
+
+    Raises ``NotLoggedIn``.
+    """
+    desktop = Desktop(settings)
+    try:
+        yield desktop.connection()
+    finally:
+        desktop.close()

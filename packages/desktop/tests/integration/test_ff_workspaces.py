@@ -53,12 +53,6 @@ def test_a_bad_name_is_refused_before_anything_is_sent(logged_in, server, name):
     assert server.requests == []
 
 
-def test_local_comes_later(ff):
-    result = ff("new", "x")
-    assert result.exit_code == 2
-    assert "--cloud" in result.stderr
-
-
 def test_ls_takes_all_pages(logged_in, server):
     for number in range(5):
         server.add_workspace(f"w{number}")

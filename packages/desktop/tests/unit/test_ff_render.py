@@ -40,6 +40,12 @@ SAMPLES = {
         "restored from checkpoint 7, saved at 2026-11-25 12:30:00 UTC",
     ),
     "workspace.status": ({"status": "READY"}, "workspace is READY"),
+    "handoff.started": ({"handoff_id": ID, "direction": "SEND"}, "on the move to the cloud"),
+    "handoff.aborted": ({"handoff_id": ID, "direction": "SEND", "reason": "You gave it up."}, "it stays here: You gave it up."),
+    "handoff.arrived": (
+        {"handoff_id": ID, "direction": "PULL", "location": "DESKTOP", "epoch": 2, "place": "/w"},
+        "lives on the desktop now: /w",
+    ),
     "process.output": ({"process": "clone", "channel": "stderr", "text": "Cloning\n"}, "clone: Cloning"),
     "notice": ({"name": "compaction", "message": "The history was shortened."}, "The history was shortened."),
 }
@@ -58,7 +64,8 @@ def test_every_kind_is_readable(kind):
 
 def poisoned(value, key=""):
     """The same sample with hostile text wherever the contract leaves the text to somebody else."""
-    if key in {"kind", "permissions", "status", "activity", "decision", "outcome", "channel", "saved_at"} or value == ID:
+    words = {"kind", "permissions", "status", "activity", "decision", "outcome", "channel", "saved_at", "direction", "location"}
+    if key in words or value == ID:
         return value
     if isinstance(value, str):
         return value + EVIL

@@ -1,18 +1,15 @@
-"""What the user means: a workspace, a session, a request, an answer. Pure but for looking names up."""
+"""What the user means: a session, a request, an answer. Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 
-from ff_core.contract.problem import RemoteProblem
+from ff_core.contract.places import Location
 from ff_core.contract.session import Answer, PendingRequest, PermissionPreset, Question, SessionView
-from ff_core.contract.workspace import VmStatus, WorkspaceStatus, WorkspaceView
+from ff_core.contract.workspace import VmStatus, WorkspaceView
 from ff_core.errors import InvalidInput, NotFound
-from ff_core.ids import WorkspaceId
-from ff_desktop.backend import Backend
 from ff_desktop.errors import Ambiguous, NothingWaits, OtherSettings
 
 B = TypeVar("B", bound=BaseModel)
@@ -54,28 +51,10 @@ def request_of(kind: type[B], /, **fields: Any) -> B:
         raise InvalidInput(f"{where}: {message}." if where else f"{message[:1].upper()}{message[1:]}.") from None
 
 
-def find_workspace(backend: Backend, name: str) -> WorkspaceView:
-    """The workspace of that id or name. Raises ``NotFound``, ``Ambiguous``."""
-    name = name.strip()
-    uuid = _as_uuid(name)
-    if uuid is not None:
-        try:
-            return backend.workspace(WorkspaceId(uuid))
-        except RemoteProblem as error:
-            if error.problem.status != NotFound.status:
-                raise
-    found = [workspace for workspace in backend.workspaces(name=name) if workspace.status is not WorkspaceStatus.ARCHIVED]
-    if not found:
-        raise NotFound(f"You have no workspace {name!r}; `ff ls` lists them.")
-    if len(found) > 1:
-        ids = ", ".join(str(workspace.id) for workspace in found)
-        raise Ambiguous(f"{len(found)} workspaces are named {name!r}; use an id: {ids}.")
-    return found[0]
-
-
 def asleep(workspace: WorkspaceView) -> bool:
-    """Its VM is suspended: a command or a prompt wakes it."""
-    return workspace.vm is not None and workspace.vm.status is VmStatus.SUSPENDED
+    """Its VM is suspended, and a command or a prompt wakes it; what is kept of one that lives elsewhere sleeps for good."""
+    suspended = workspace.vm is not None and workspace.vm.status is VmStatus.SUSPENDED
+    return suspended and workspace.location is Location.CLOUD
 
 
 def find_session(sessions: Sequence[SessionView], name: str) -> SessionView:
@@ -88,8 +67,12 @@ def find_session(sessions: Sequence[SessionView], name: str) -> SessionView:
     return found[0]
 
 
-def check_settings(session: SessionView, model: str | None, permissions: PermissionPreset | None) -> None:
+def check_settings(
+    session: SessionView, model: str | None, permissions: PermissionPreset | None, workflow: str | None = None
+) -> None:
     """Refuse (``OtherSettings``) to send a prompt under other settings than were asked for."""
+    if workflow not in {None, session.workflow}:
+        raise OtherSettings(f"Session {session.name!r} is for {session.workflow!r}; pass --new to open another.")
     if model not in {None, session.model}:
         raise OtherSettings(f"Session {session.name!r} uses model {session.model or 'by default'}; pass --new to open another.")
     if permissions not in {None, session.permissions}:
@@ -154,11 +137,3 @@ def choices(questions: Sequence[Question], labels: Sequence[str]) -> dict[str, s
     if open_ones:
         raise InvalidInput(f"Still without an answer: {'; '.join(open_ones)}. Repeat --choose, once per question.")
     return {question: ", ".join(mine) for question, mine in taken.items()}
-
-
-def _as_uuid(text: str) -> UUID | None:
-    """The UUID that ``text`` spells in its usual form, else None."""
-    try:
-        return UUID(text) if len(text) == 36 else None
-    except ValueError:
-        return None

@@ -11,6 +11,7 @@ from ff_core.contract.events import WorkspaceChanged
 from ff_core.contract.problem import RemoteProblem
 from ff_core.contract.session import (
     PROMPT_CHARS_MAX,
+    WORKFLOW,
     Interrupt,
     NewMessage,
     NewSession,
@@ -30,7 +31,6 @@ from ff_desktop.cli.choosing import (
     check_settings,
     choose_request,
     find_session,
-    find_workspace,
     request_of,
     waiting,
 )
@@ -53,6 +53,7 @@ def say(
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Show what happens until this prompt is answered.")] = False,
     session: SessionFlag = None,
     new: Annotated[bool, typer.Option("--new", help="Open another session (--session names it).")] = False,
+    workflow: Annotated[str | None, typer.Option(metavar="NAME", help="What the new session is for, such as bugfix.")] = None,
     model: Annotated[str | None, typer.Option(help="The new session's model.")] = None,
     permissions: Annotated[
         PermissionPreset | None, typer.Option(help="The new session's permissions.", case_sensitive=False)
@@ -63,21 +64,21 @@ def say(
     shell = shell_of(context)
     text = sys.stdin.read(PROMPT_CHARS_MAX + 1) if prompt == "-" else prompt
     message = request_of(NewMessage, id=MessageId(shell.desktop.world.new_id()), text=text)
-    backend = shell.desktop.backend()
-    workspace = find_workspace(backend, name)
+    found = shell.desktop.places().find(name)
+    backend, workspace = found.backend, found.workspace
     if asleep(workspace):
         shell.screen.note(f"{workspace.name} is asleep; this wakes it.")
     sessions = backend.sessions(workspace.id)
     if session is not None and not new:
         chosen = find_session(sessions, session)
-        check_settings(chosen, model, permissions)
+        check_settings(chosen, model, permissions, workflow)
     elif sessions and not new:
         chosen = sessions[-1]
-        check_settings(chosen, model, permissions)
+        check_settings(chosen, model, permissions, workflow)
     else:
         identity = SessionId(shell.desktop.world.new_id())
         preset = permissions or PermissionPreset.STRICT
-        spec = request_of(NewSession, id=identity, name=session, model=model, permissions=preset)
+        spec = request_of(NewSession, id=identity, name=session, model=model, permissions=preset, workflow=workflow or WORKFLOW)
         chosen = backend.open_session(workspace.id, spec)
     sent = backend.send(chosen.id, message)
     if not wait:
@@ -97,8 +98,8 @@ def watch(
 ) -> Exit:
     """Show events, past and live, until Ctrl-C (which leaves the workspace running)."""
     shell = shell_of(context)
-    backend = shell.desktop.backend()
-    workspace = find_workspace(backend, name)
+    found = shell.desktop.places().find(name)
+    backend, workspace = found.backend, found.workspace
     live = Live(shell.screen, {one.id: one.name for one in backend.sessions(workspace.id)})
     status = workspace.status
     with closing(live):
@@ -137,8 +138,9 @@ def answer(
 ) -> Exit:
     """Answer what the agent waits for. Without an answer, show what that is."""
     shell = shell_of(context)
-    backend = shell.desktop.backend()
-    found = waiting(backend.sessions(find_workspace(backend, name).id))
+    place = shell.desktop.places().find(name)
+    backend = place.backend
+    found = waiting(backend.sessions(place.workspace.id))
     reply = Reply(allow, always, deny, message, tuple(choose or ()), text)
     if reply.empty and found:
         shell.screen.object({"pending": [{"session_id": str(one.session.id), **dump(one.request)} for one in found]})
@@ -165,8 +167,8 @@ def stop(
 ) -> None:
     """Interrupt the agents of a workspace; the workspace stays."""
     shell = shell_of(context)
-    backend = shell.desktop.backend()
-    sessions = backend.sessions(find_workspace(backend, name).id)
+    found = shell.desktop.places().find(name)
+    backend, sessions = found.backend, found.backend.sessions(found.workspace.id)
     chosen = [find_session(sessions, session)] if session else [one for one in sessions if _may_work(one)]
     done = [(one, backend.interrupt(one.id, Interrupt(keep_queued=keep_queued))) for one in chosen]
     shell.screen.object({"sessions": [{"session_id": str(one.id), **dump(result)} for one, result in done]})

@@ -11,8 +11,9 @@ from ff_core.contract.base import dump
 from ff_core.contract.credentials import VALUE_CHARS_MAX, CredentialKind, SetCredential
 from ff_core.contract.usage import UsageView
 from ff_core.errors import InvalidInput
-from ff_desktop.cli.choosing import find_workspace, request_of
+from ff_desktop.cli.choosing import request_of
 from ff_desktop.cli.shell import JsonFlag, command, shell_of
+from ff_desktop.places import find_workspace
 
 USAGE_ROWS_MAX = 1000
 
@@ -31,7 +32,7 @@ def set_(context: typer.Context, kind: Kind, _json: JsonFlag = False) -> None:
     """Store a key. It is asked for, or read from standard input; it can't be read again."""
     shell = shell_of(context)
     secret = request_of(SetCredential, value=SecretStr(_typed(kind) if shell.screen.asks else _piped()))
-    stored = shell.desktop.backend().set_credential(kind, secret)
+    stored = shell.desktop.cloud().set_credential(kind, secret)
     shell.screen.object(stored)
     ending = f" that ends in {stored.hint}" if stored.hint else ""
     shell.screen.say(f"Set {stored.kind}: the one{ending}. It counts from the next request of your agents on.")
@@ -42,7 +43,7 @@ def set_(context: typer.Context, kind: Kind, _json: JsonFlag = False) -> None:
 def list_(context: typer.Context, _json: JsonFlag = False) -> None:
     """Show which keys are set, and the end of each."""
     shell = shell_of(context)
-    found = shell.desktop.backend().credentials()
+    found = shell.desktop.cloud().credentials()
     shell.screen.object({"credentials": [dump(one) for one in found]})
     rows = [
         (
@@ -63,7 +64,7 @@ def list_(context: typer.Context, _json: JsonFlag = False) -> None:
 def remove(context: typer.Context, kind: Kind, _json: JsonFlag = False) -> None:
     """Have the server forget a key."""
     shell = shell_of(context)
-    shell.desktop.backend().remove_credential(kind)
+    shell.desktop.cloud().remove_credential(kind)
     shell.screen.object({"removed": str(kind)})
     shell.screen.say(f"Removed {kind}.")
 
@@ -76,7 +77,7 @@ def usage(
 ) -> None:
     """Show tokens and cost by day, workspace and model."""
     shell = shell_of(context)
-    backend = shell.desktop.backend()
+    backend = shell.desktop.cloud()
     only = None if workspace is None else find_workspace(backend, workspace).id
     found: list[UsageView] = []
     for row in backend.usage(workspace=only):

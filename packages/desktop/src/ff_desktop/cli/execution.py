@@ -9,7 +9,7 @@ from ff_core.contract.base import Channel
 from ff_core.contract.execution import TIMEOUT_S_MAX, ExecError, ExecExit, ExecNotice, ExecOutput, ExecRequest
 from ff_core.contract.problem import Problem, RemoteProblem
 from ff_core.errors import InvalidInput, TooLarge
-from ff_desktop.cli.choosing import find_workspace, request_of
+from ff_desktop.cli.choosing import request_of
 from ff_desktop.cli.exits import Exit
 from ff_desktop.cli.screen import Screen
 from ff_desktop.cli.shell import JsonFlag, Name, Shell, reported, shell_of
@@ -45,9 +45,8 @@ def execute(
 
 
 def _run(shell: Shell, name: str, request: ExecRequest) -> int:
-    backend = shell.desktop.backend()
-    workspace = find_workspace(backend, name)
-    with backend.execute(workspace.id, request) as frames:
+    found = shell.desktop.places().find(name)
+    with found.backend.execute(found.workspace.id, request) as frames:
         for frame in frames:
             shell.screen.object(frame)
             match frame:

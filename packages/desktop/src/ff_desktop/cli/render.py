@@ -7,6 +7,9 @@ from typing import assert_never
 from ff_core.contract.base import ErrorView, Json
 from ff_core.contract.events import (
     EventBody,
+    HandoffAborted,
+    HandoffArrived,
+    HandoffStarted,
     MessageAssistant,
     MessageCancelled,
     MessageDelta,
@@ -82,6 +85,12 @@ def lines(body: EventBody) -> list[Line]:  # noqa: C901, PLR0911, PLR0912  (one 
             return [Line(f"workspace is {status}", DIM), *_failure(error)]
         case WorkspaceRestored():
             return _restored(body)
+        case HandoffStarted(direction=direction):
+            return [Line(f"on the move to the {direction.destination.lower()}: nothing new runs until it is there", DIM)]
+        case HandoffAborted(reason=reason):
+            return [Line(f"it stays here: {one_line(reason, LINE_CHARS_MAX)}", BAD)]
+        case HandoffArrived(location=location, place=place):
+            return [Line(f"lives on the {location.lower()} now: {one_line(place)}", GOOD)]
         case ProcessOutput(process=process, text=text):
             return _block(f"{one_line(process, 40)}: ", text.rstrip("\n"), DIM)
         case Notice(name=name, message=message):

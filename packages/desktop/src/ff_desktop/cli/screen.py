@@ -3,14 +3,16 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pydantic import BaseModel
 from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as RichProgress
 from rich.status import Status
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ff_core.contract.base import dump
@@ -106,6 +108,42 @@ class Screen:
             return
         with self._err.status(Text(plain(text))) as status:
             yield Progress(status)
+
+    @contextmanager
+    def bars(self) -> Iterator["Bars"]:
+        """Several things take a while: a bar for each on a terminal, a line for each change elsewhere."""
+        if not self._err.is_terminal:
+            yield Bars(None, self.note)
+            return
+        columns = (
+            TextColumn("{task.fields[name]}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[says]}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+        )
+        with RichProgress(*columns, console=self._err, transient=True, expand=True) as progress:
+            yield Bars(progress, self.note)
+
+
+class Bars:
+    """Tells how far several things are."""
+
+    def __init__(self, progress: RichProgress | None, note: Callable[[str], None]) -> None:
+        self._progress, self._note = progress, note
+        self._tasks: dict[str, TaskID] = {}
+        self._said: dict[str, str] = {}
+
+    def show(self, key: str, name: str, says: str, share: float | None) -> None:
+        """How far one is; ``share`` is of its present step, None when that can't be told."""
+        if self._progress is None:
+            words = says.split(" ", 1)[0]  # not every byte
+            if words and self._said.get(key) != words:
+                self._said[key] = words
+                self._note(f"{name}: {says}")
+            return
+        total, done = (None, 0.0) if share is None else (1.0, share)
+        if key not in self._tasks:
+            self._tasks[key] = self._progress.add_task("", total=total, name=plain(name), says=plain(says))
+        self._progress.update(self._tasks[key], total=total, completed=done, name=plain(name), says=plain(says))
 
 
 class Progress:

@@ -44,6 +44,7 @@ def shell_of(context: typer.Context) -> Shell:
         screen = Screen()
         with reported(screen):
             root.obj = Shell(Desktop(_settings()), screen)
+            root.obj.desktop.tell(screen.note)
         root.call_on_close(root.obj.desktop.close)
     return root.obj
 

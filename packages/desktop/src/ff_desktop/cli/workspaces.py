@@ -1,93 +1,56 @@
-"""``ff new``, ``ff ls``, ``ff status``, ``ff suspend``, ``ff rm``."""
+"""``ff ls``, ``ff status``, ``ff suspend``, ``ff rm``."""
 
-import sys
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
-from pydantic import SecretStr
 
-from ff_core.contract.base import ErrorView, dump
+from ff_core.contract.base import dump
 from ff_core.contract.daemon import Repository
 from ff_core.contract.operation import TERMINATE, OperationStatus, OperationView
-from ff_core.contract.problem import Problem, RemoteProblem, problem_of
+from ff_core.contract.places import Location
+from ff_core.contract.problem import RemoteProblem, problem_of
 from ff_core.contract.session import SessionView
-from ff_core.contract.workspace import NewWorkspace, WorkspaceStatus, WorkspaceView
-from ff_core.errors import FFError, InvalidInput, NotFound, TimedOut
+from ff_core.contract.workspace import WorkspaceStatus, WorkspaceView
+from ff_core.errors import FFError, InvalidInput, NotFound
 from ff_desktop.backend import Backend
-from ff_desktop.cli.choosing import asleep, find_workspace, request_of, waiting
+from ff_desktop.cli.choosing import asleep, waiting
 from ff_desktop.cli.exits import Exit
 from ff_desktop.cli.plain import one_line
 from ff_desktop.cli.render import BAD, DIM, pending
-from ff_desktop.cli.screen import Line, Progress
+from ff_desktop.cli.screen import Line
 from ff_desktop.cli.shell import JsonFlag, Name, Shell, command, shell_of
-from ff_desktop.errors import LocalLater
+from ff_desktop.cli.waiting import ACTIVE, failure, pauses, tell
+from ff_desktop.cloud import CloudBackend
+from ff_desktop.errors import CloudOnly
+from ff_desktop.places import Found
 
-POLL_S_FIRST = 0.1
-POLL_S_MAX = 1.0
-READY_S_MAX = 1800.0
 GONE_S_MAX = 300.0
-TOKEN_CHARS_MAX = 4096
 OPERATION_ACTIVE = "operation_active"
 """The server's code for: something else is being done with it just now."""
-PREPARING = frozenset({WorkspaceStatus.NEW, WorkspaceStatus.PROVISIONING})
-ACTIVE = frozenset({OperationStatus.QUEUED, OperationStatus.RUNNING})
-
-
-@command
-def new(
-    context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A name for people, such as 'fix login'.", show_default=False)],
-    cloud: Annotated[bool, typer.Option("--cloud", help="Make it on the server.")] = False,
-    repo: Annotated[str | None, typer.Option(metavar="URL", help="Clone this repository. [default: an empty one]")] = None,
-    branch: Annotated[str | None, typer.Option(help="Check out this branch. [default: the repository's]")] = None,
-    issue: Annotated[str | None, typer.Option(metavar="URL", help="The GitHub issue it is about.")] = None,
-    repo_token_stdin: Annotated[
-        bool, typer.Option("--repo-token-stdin", help="Read the repository's token from standard input.")
-    ] = False,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return before it is ready.")] = False,
-    _json: JsonFlag = False,
-) -> Exit:
-    """Make a workspace and wait until it is ready."""
-    shell = shell_of(context)
-    if not cloud:
-        raise LocalLater
-    if repo_token_stdin and repo is None:
-        raise InvalidInput("--repo-token-stdin needs --repo URL.")
-    token = SecretStr(_piped_token()) if repo_token_stdin else None
-    spec = request_of(NewWorkspace, name=name, repo_url=repo, repo_token=token, branch=branch, github_issue_url=issue)
-    backend = shell.desktop.backend()
-    workspace = backend.create(spec)
-    if not no_wait:
-        workspace = _until_prepared(shell, backend, workspace)
-    shell.screen.object(workspace)
-    if workspace.status is WorkspaceStatus.FAILED:
-        raise _failure(workspace.error, f"{workspace.name} could not be prepared.")
-    if workspace.status in PREPARING:
-        shell.screen.say(f"{workspace.name} is being prepared; see it with: ff status {workspace.id}")
-    else:
-        shell.screen.say(f"{workspace.name} is {workspace.status} ({workspace.id})")
-    return Exit.OK
+WORK_LOST = "work_would_be_lost"
+"""This machine's code for: there is work in it that is nowhere else."""
 
 
 @command
 def ls(context: typer.Context, _json: JsonFlag = False) -> None:
-    """List workspaces."""
+    """List workspaces, those of this machine and those in the cloud."""
     shell = shell_of(context)
-    found = list(shell.desktop.backend().workspaces())
-    shell.screen.object({"items": [dump(workspace) for workspace in found]})
-    rows = [(w.name, _state(w), w.location, w.branch or "", w.repo_url or "", str(w.id)) for w in found]
+    found = shell.desktop.places().all()
+    shell.screen.object({"items": [dump(workspace) for workspace in found.items], "notes": list(found.notes)})
+    rows = [(w.name, _state(w), _where(w), w.branch or "", w.repo_url or "", str(w.id)) for w in found.items]
     shell.screen.table(("NAME", "STATUS", "WHERE", "BRANCH", "REPOSITORY", "ID"), rows)
-    if not found:
-        shell.screen.note("No workspaces. Make one: ff new NAME --cloud")
+    if not found.items:
+        shell.screen.note("No workspaces. Make one: ff new NAME, or on the server: ff new NAME --cloud")
+    for note in found.notes:
+        shell.screen.note(note)
 
 
 @command
 def status(context: typer.Context, name: Name, _json: JsonFlag = False) -> None:
     """Show a workspace, its sessions, what waits for you, and its git status."""
     shell = shell_of(context)
-    backend = shell.desktop.backend()
-    workspace = find_workspace(backend, name)
+    found = shell.desktop.places().find(name)
+    backend, workspace = found.backend, found.workspace
     sessions = backend.sessions(workspace.id)
     repository, trouble = _checkout(backend, workspace)
     shell.screen.object(
@@ -112,12 +75,14 @@ def suspend(
 ) -> Exit:
     """Put a workspace to sleep; its files and conversations stay, and any command or prompt wakes it."""
     shell = shell_of(context)
-    backend = shell.desktop.backend()
-    workspace = find_workspace(backend, name)
+    found = shell.desktop.places().find(name)
+    if found.here:
+        raise CloudOnly(f"{found.workspace.name} lives on this machine, where nothing has to sleep. To stop agents: ff stop")
+    backend, workspace = shell.desktop.cloud(), found.workspace
     operation = _until_asleep(shell, backend, workspace, force=force)
     shell.screen.object(operation)
     if operation.status is not OperationStatus.DONE:
-        raise _failure(operation.error, f"{workspace.name} was not suspended; try again.")
+        raise failure(operation.error, f"{workspace.name} was not suspended; try again.")
     shell.screen.say(f"{workspace.name} sleeps.")
     return Exit.OK
 
@@ -127,48 +92,70 @@ def rm(
     context: typer.Context,
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="On this machine: also with work that is nowhere else, which is lost.")
+    ] = False,
     _json: JsonFlag = False,
 ) -> Exit:
-    """Delete a workspace with everything in it, and wait until it is gone."""
+    """Delete a workspace with everything in it, and wait until it is gone. On this machine its branch stays in the project."""
     shell = shell_of(context)
-    backend = shell.desktop.backend()
-    workspace = find_workspace(backend, name)
+    found = shell.desktop.places().find(name)
+    workspace = found.workspace
     if not yes:
         if not shell.screen.asks:
             raise InvalidInput("There is no terminal to ask on; pass --yes to delete it.")
-        question = f"Delete {one_line(workspace.name)} ({workspace.id}) with everything in it that is not pushed?"
         try:
-            agreed = typer.confirm(question, err=True)
+            agreed = typer.confirm(_question(found), err=True)
         except typer.Abort:
             return Exit.INTERRUPTED
         if not agreed:
             shell.screen.note("Nothing was deleted.")
             return Exit.FAILED
-    operation = _until_gone(shell, backend, workspace)
+    operation = _until_gone(shell, found.backend, workspace, force=force)
     shell.screen.object(operation)
     if operation.status is not OperationStatus.DONE:
-        raise _failure(operation.error, f"{workspace.name} could not be deleted; try again.")
+        raise failure(operation.error, f"{workspace.name} could not be deleted; try again.")
     shell.screen.say(f"{workspace.name} is gone.")
+    if found.kept is not None:
+        _clear(shell, found.kept, force=force)
+    if found.here and workspace.epoch > 0:
+        _clear_cloud(shell, workspace)
+    if found.here and workspace.branch is not None:
+        shell.screen.say(f"Its branch {workspace.branch} is still in the project.")
     return Exit.OK
 
 
-def _until_prepared(shell: Shell, backend: Backend, workspace: WorkspaceView) -> WorkspaceView:
-    pauses = _pauses(shell, READY_S_MAX, f"{workspace.name} is still being prepared")
+def _clear_cloud(shell: Shell, workspace: WorkspaceView) -> None:
+    """One that was in the cloud and came back: what the server keeps of it goes too, if it is only that."""
     try:
-        with shell.screen.progress(f"preparing {workspace.name}") as progress:
-            while workspace.status in PREPARING:
-                next(pauses)
-                workspace = backend.workspace(workspace.id)
-                if shell.screen.progresses and workspace.operation_id is not None:
-                    _tell(progress, backend.operation(workspace.operation_id))
-    except KeyboardInterrupt:
-        shell.screen.note(f"{workspace.name} is still being prepared; see it with: ff status {workspace.id}")
-        raise
-    return workspace
+        cloud = shell.desktop.cloud(patient=False)
+        there = cloud.workspace(workspace.id)
+        if (there.location, there.epoch) == (Location.DESKTOP, workspace.epoch):
+            _until_gone(shell, cloud, there, force=True)
+    except FFError as error:
+        if not (isinstance(error, RemoteProblem) and error.problem.status == NotFound.status):
+            shell.screen.note(f"What the cloud still keeps of it goes by itself in some days ({error.detail})")
 
 
-def _until_asleep(shell: Shell, backend: Backend, workspace: WorkspaceView, *, force: bool) -> OperationView:
-    pauses = _pauses(shell, GONE_S_MAX, f"{workspace.name} is still awake")
+def _clear(shell: Shell, kept: WorkspaceView, *, force: bool) -> None:
+    """Remove what this machine kept of a workspace that was sent, if nothing is lost by that."""
+    try:
+        _until_gone(shell, shell.desktop.local(), kept, force=force)
+    except RemoteProblem as error:
+        if error.problem.code != WORK_LOST:
+            raise
+        shell.screen.note(f"What was kept of it on this machine stays: {error.detail}")
+
+
+def _question(found: Found) -> str:
+    what = f"Delete {one_line(found.workspace.name)} ({found.workspace.id})"
+    if found.here:
+        return f"{what} with its folder {one_line(found.workspace.path or '')}? Its branch stays in the project."
+    return f"{what} with everything in it that is not pushed?"
+
+
+def _until_asleep(shell: Shell, backend: CloudBackend, workspace: WorkspaceView, *, force: bool) -> OperationView:
+    waits = pauses(shell, GONE_S_MAX, f"{workspace.name} is still awake")
     with shell.screen.progress(f"suspending {workspace.name}") as progress:
         while True:
             try:
@@ -178,41 +165,31 @@ def _until_asleep(shell: Shell, backend: Backend, workspace: WorkspaceView, *, f
                 if error.problem.code != OPERATION_ACTIVE:
                     raise
                 progress.update("waiting for what is being done with it")
-            next(pauses)
+            next(waits)
         while operation.status in ACTIVE:
-            next(pauses)
+            next(waits)
             operation = backend.operation(operation.id)
-            _tell(progress, operation)
+            tell(progress, operation)
     return operation
 
 
-def _until_gone(shell: Shell, backend: Backend, workspace: WorkspaceView) -> OperationView:
-    pauses = _pauses(shell, GONE_S_MAX, f"{workspace.name} is still there")
-    operation = backend.delete(workspace.id)
+def _until_gone(shell: Shell, backend: Backend, workspace: WorkspaceView, *, force: bool) -> OperationView:
+    waits = pauses(shell, GONE_S_MAX, f"{workspace.name} is still there")
+    operation = backend.delete(workspace.id, force=force)
     with shell.screen.progress(f"deleting {workspace.name}") as progress:
         while operation.status in ACTIVE or operation.kind != TERMINATE:
-            next(pauses)
+            next(waits)
             try:
                 # When what ran on it has undone itself, the server, asked again, names the deletion.
                 again = operation.status not in ACTIVE
-                operation = backend.delete(workspace.id) if again else backend.operation(operation.id)
+                operation = backend.delete(workspace.id, force=force) if again else backend.operation(operation.id)
             except RemoteProblem as error:
                 # The operation's row may go with the workspace it ended.
                 if error.problem.status != NotFound.status or not _is_gone(backend, workspace):
                     raise
                 return operation.model_copy(update={"status": OperationStatus.DONE})
-            _tell(progress, operation)
+            tell(progress, operation)
     return operation
-
-
-def _pauses(shell: Shell, s_max: float, state: str) -> Iterator[None]:
-    """Sleep before each look, longer each time; raises ``TimedOut`` with ``state`` when that took ``s_max`` seconds."""
-    waited_s, pause_s = 0.0, POLL_S_FIRST
-    while waited_s < s_max:
-        shell.desktop.sleep(pause_s)
-        waited_s, pause_s = waited_s + pause_s, min(POLL_S_MAX, pause_s * 1.5)
-        yield
-    raise TimedOut(f"{state} after {s_max:g} s; the server goes on, see: ff ls")
 
 
 def _is_gone(backend: Backend, workspace: WorkspaceView) -> bool:
@@ -224,25 +201,14 @@ def _is_gone(backend: Backend, workspace: WorkspaceView) -> bool:
         return True
 
 
-def _tell(progress: Progress, operation: OperationView) -> None:
-    waits = operation.status is OperationStatus.QUEUED and operation.error is not None
-    progress.update(one_line(operation.error.message, 300) if waits and operation.error else _step(operation))
-
-
-def _step(operation: OperationView) -> str:
-    return f"{operation.kind}: {operation.step or operation.status}"
-
-
 def _state(workspace: WorkspaceView) -> str:
     if workspace.queue_place is not None:
         return f"{workspace.status} (number {workspace.queue_place} in the queue)"
     return f"{workspace.status} (asleep)" if asleep(workspace) else workspace.status
 
 
-def _failure(error: ErrorView | None, fallback: str) -> FFError:
-    if error is None:
-        return FFError(fallback)
-    return RemoteProblem(Problem(title="Failed", status=500, code=error.code, detail=error.message))
+def _where(workspace: WorkspaceView) -> str:
+    return f"{workspace.location} ({workspace.desktop})" if workspace.desktop else workspace.location
 
 
 def _checkout(backend: Backend, workspace: WorkspaceView) -> tuple[Repository | None, FFError | None]:
@@ -260,16 +226,19 @@ def _workspace_lines(workspace: WorkspaceView) -> list[Line]:
     shown += [
         Line(f"  {label}: {one_line(value)}")
         for label, value in (
+            ("folder", workspace.path),
             ("repository", workspace.repo_url),
             ("issue", workspace.github_issue_url),
             ("pull request", workspace.pr_url),
         )
         if value
     ]
-    if workspace.status is WorkspaceStatus.READY:
+    if workspace.moving is not None:
+        shown.append(Line("  on the move: nothing new runs in it; see ff handoffs", BAD))
+    if workspace.status is WorkspaceStatus.READY and workspace.path is None:
         saved = f"{workspace.last_saved_at:%Y-%m-%d %H:%M:%S} UTC" if workspace.last_saved_at else "not yet"
         shown.append(Line(f"  last saved: {saved}", DIM))
-    if workspace.error is not None:
+    if workspace.error is not None:  # of one that is READY it is a warning
         shown.append(Line(f"  {one_line(workspace.error.message, 500)} ({one_line(workspace.error.code)})", BAD))
     return shown
 
@@ -304,10 +273,3 @@ def _session_lines(session: SessionView) -> list[Line]:
     if session.error is not None:
         shown.append(Line(f"  {one_line(session.error.message, 500)} ({one_line(session.error.code)})", BAD))
     return shown
-
-
-def _piped_token() -> str:
-    token = sys.stdin.readline(TOKEN_CHARS_MAX + 3).rstrip("\r\n") if sys.stdin is not None else ""
-    if not token:
-        raise InvalidInput("Standard input holds no token.")
-    return token
