@@ -11,7 +11,7 @@ WORKERS ?= 3
 # What to test: make test TESTS=packages/core/tests/unit
 TESTS ?=
 # What to measure: make bench BENCHES=vms
-BENCHES ?= vms daemon mirrors gateway auth request
+BENCHES ?= vms daemon mirrors handoff gateway auth request
 DEV_DATA := $(CURDIR)/.ff-dev/data
 # The name of this checkout's own server on the Docker Engine, and of no other's.
 DEV_DEPLOYMENT := dev-$(shell pwd -P | sha256sum | cut -c1-10)
@@ -33,7 +33,7 @@ test: ## run all tests, with real PostgreSQL, git, Docker and Claude CLI
 soak: ## 1,000 workspaces come and go while things are killed; somebody dies at every place; the API for 8 minutes; about half an hour
 	scripts/bootstrap.sh env docker image tests
 	$(BIN)/python tests/soak/soak.py --rounds 1000 --faults
-	FF_SOAK_S=480 $(BIN)/pytest -q tests/recovery/test_crash_points.py packages/cloud/tests/api
+	FF_SOAK_S=480 $(BIN)/pytest -q tests/recovery/test_crash_points.py tests/recovery/test_handoff_deaths.py tests/recovery/test_real_handoffs.py packages/cloud/tests/api
 
 lint: ## style, types, import contracts, and the checks in scripts/
 	scripts/bootstrap.sh env

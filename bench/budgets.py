@@ -101,10 +101,19 @@ class Mirrors:
     """One of about 500 MB."""
 
 
+@dataclass(frozen=True)
+class Handoff:
+    """A dirty workspace of a repository of about 50 MB, sent to the cloud; medians."""
+
+    ratio_max: float = 1.5
+    """From the order to READY in the cloud, to a plain clone of the repository."""
+
+
 AUTH = Auth()
 BURST = Burst()
 COLD_START = ColdStart()
 GATEWAY = Gateway()
+HANDOFF = Handoff()
 DAEMON = Daemon()
 MIRRORS = Mirrors()
 REQUEST = Request()

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/benchmarks.md"
 PICTURE = ROOT / "docs/benchmarks.png"
 PLOT_TIMEOUT_S = 120.0
-FILES = ("vms", "daemon", "mirrors", "gateway", "auth", "capacity")
+FILES = ("vms", "daemon", "mirrors", "handoff", "gateway", "auth", "capacity")
 MEANINGS = {
     "warm": "order to first output, a warm VM waiting",
     "warm_post": "… of it, the order's answer",

@@ -1,9 +1,11 @@
-"""``make demo``: the real Claude CLI does real work in a container that a server made for a new user, from nothing to nothing.
+"""``make demo``: work that begins on a laptop, goes on in the cloud while the laptop is off, and comes home with everything.
 
 Everything is what production runs, as processes of their own: ``ff-cloud serve`` with its embedded PostgreSQL, the
-Docker Engine, the Claude CLI, ``ff``. The model is Anthropic's when ANTHROPIC_API_KEY is set, else a scripted one.
+Docker Engine, the Claude CLI on both sides, ``ff``, ``ff serve``. The model is Anthropic's when ANTHROPIC_API_KEY is set, else a
+scripted one.
 """
 
+import json
 import os
 import secrets
 import shutil
@@ -30,14 +32,22 @@ from ff_cloud.testing.server import (
     tail,
 )
 
-COMMIT = "Say hello from a VM"
-PROMPT = f"""Add a file hello.py that prints a greeting, run it, and commit it with the message: {COMMIT}"""
-SCRIPT = f"""
+AT_HOME = "Say hello"
+PROMPT_AT_HOME = f"""Add a file hello.py that prints a greeting, run it, and commit it with the message: {AT_HOME}"""
+IN_THE_CLOUD = "Greet by name"
+PROMPT_IN_THE_CLOUD = f"""Make hello.py greet whoever is named in its first argument, run it, and commit: {IN_THE_CLOUD}"""
+GIT = "git -c user.name=Claude -c user.email=claude@example.invalid"
+SCRIPT_AT_HOME = f"""
 %say I will write hello.py and run it.
-%write /workspace/repo/hello.py print("Hello from a VM")
+%write {{folder}}/hello.py print("Hello from the laptop")
 %bash python3 hello.py
-%bash git add hello.py && git -c user.name=Claude -c user.email=claude@example.invalid commit -m "{COMMIT}"
+%bash git add hello.py && {GIT} commit -m "{AT_HOME}"
 %say Done: hello.py greets, and it is committed."""
+SCRIPT_IN_THE_CLOUD = f"""
+%say I remember hello.py, which I wrote on the laptop. Now it greets by name.
+%bash printf 'import sys\\nprint("Hello", *sys.argv[1:])\\n' > hello.py && python3 hello.py from a VM
+%bash {GIT} commit -am "{IN_THE_CLOUD}"
+%say Done, while nobody was watching."""
 
 STEP_S = 60
 PREPARE_S = 180
@@ -119,6 +129,12 @@ class Shell:
             raise Failed(f"`{words[0]} {words[1]}` ended with code {process.returncode}")
         return output or ""
 
+    def quietly(self, words: Sequence[str]) -> None:
+        """Run one of our commands, whatever comes of it: for the end, when nobody is to be told."""
+        with suppress(OSError, subprocess.TimeoutExpired):
+            argv = [program(words[0]), *words[1:]]
+            subprocess.run(argv, env=self._environment, capture_output=True, timeout=STEP_S, check=False)
+
 
 def play(terminal: Terminal, folder: Path) -> None:
     """The whole demo. Raises :class:`Failed` or :class:`DidNotStart`; leaves nothing running either way."""
@@ -146,33 +162,75 @@ def play(terminal: Terminal, folder: Path) -> None:
         stack.enter_context(_container_logs_on_failure(network.deployment, folder))
         print(server.log.read_text(errors="replace"), end="", flush=True)
 
-        shell = Shell(terminal, own_environment({"FF_CONFIG_DIR": str(folder / "config")}))
-        _use(terminal, shell, server.url, f"{git.url}/hello.git", real=real)
-        _prove_nothing_is_left(terminal, shell, network.deployment)
+        laptop = Shell(terminal, _desktop(folder / "laptop", None if real else model.url))
+        stack.callback(laptop.quietly, ["ff", "serve", "--stop"])
+        phone = Shell(terminal, _desktop(folder / "phone", None))
+        stack.callback(phone.quietly, ["ff", "serve", "--stop"])
+        _story(terminal, laptop, phone, server.url, f"{git.url}/hello.git", folder / "laptop", real=real)
+        _prove_nothing_is_left(terminal, laptop, network.deployment)
 
         terminal.step("stopping the server, removing the network")
 
 
-def _use(terminal: Terminal, shell: Shell, server: str, repository: str, *, real: bool) -> None:
-    terminal.step("an account")
+def _desktop(home: Path, model: str | None) -> dict[str, str]:
+    """The environment of somebody with a home of his own; his Claude asks the scripted model, if there is one."""
+    home.mkdir()
+    more = {"HOME": str(home), "FF_CONFIG_DIR": str(home / "config"), "FF_DESKTOP_DIR": str(home / "desktop"), "FF_KEYRING": "0"}
+    if os.geteuid() == 0:
+        more["IS_SANDBOX"] = "1"  # Claude lets root skip permissions only where he says that it is contained
+    if model is not None:
+        more |= {"ANTHROPIC_BASE_URL": model, "ANTHROPIC_API_KEY": "demo-key-of-the-scripted-model"}
+    return own_environment(more)
+
+
+def _story(terminal: Terminal, laptop: Shell, phone: Shell, server: str, repository: str, home: Path, *, real: bool) -> None:
+    turn_s = REAL_TURN_S if real else SCRIPTED_TURN_S
+
+    terminal.step("on the laptop: a project, and a workspace in a worktree of its own")
+    laptop.run(["git", "clone", "--quiet", repository, str(home / "hello")], limit_s=STEP_S)
+    laptop.run(["ff", "project", "add", str(home / "hello")], limit_s=STEP_S)
+    made = json.loads(laptop.run(["ff", "new", "demo", "--json"], limit_s=PREPARE_S, capture=True))
+    worktree = Path(made["path"])
+
+    terminal.step("a prompt, and the Claude CLI at work on this machine")
+    script = "" if real else SCRIPT_AT_HOME.replace("{folder}", str(worktree))
+    laptop.run(["ff", "say", "demo", PROMPT_AT_HOME + script, "--wait", "--permissions", "YOLO"], limit_s=turn_s)
+    (worktree / "notes.txt").write_text("an untracked note, half a thought\n")
+    laptop.run(["git", "-C", str(worktree), "status", "--short", "--branch"], limit_s=STEP_S)
+
+    terminal.step("an account, and off it goes: commits nobody has pushed, the untracked note, the conversation")
     login = ["ff", "login", "--server", server, "--signup", "--email", "demo@example.com", "--password-stdin"]
-    shell.run(login, limit_s=STEP_S, stdin=secrets.token_urlsafe(24) + "\n")
+    password = secrets.token_urlsafe(24) + "\n"
+    laptop.run(login, limit_s=STEP_S, stdin=password)
+    laptop.run(["ff", "send", "demo", "--plan"], limit_s=STEP_S)
+    laptop.run(["ff", "send", "demo", "--yes"], limit_s=PREPARE_S)
 
-    terminal.step("a workspace: a container with a clone of the repository")
-    shell.run(["ff", "new", "demo", "--cloud", "--repo", repository], limit_s=PREPARE_S)
+    terminal.step("the laptop is closed: nothing of ff runs on it any more")
+    laptop.run(["ff", "serve", "--stop"], limit_s=STEP_S)
 
-    terminal.step("a prompt, and the Claude CLI at work")
-    say = ["ff", "say", "demo", PROMPT if real else PROMPT + SCRIPT, "--wait", "--permissions", "YOLO"]
-    shell.run(say, limit_s=REAL_TURN_S if real else SCRIPTED_TURN_S)
+    terminal.step("from another machine: the same conversation goes on, in the cloud")
+    phone.run([word for word in login if word != "--signup"], limit_s=STEP_S, stdin=password)
+    script = "" if real else SCRIPT_IN_THE_CLOUD
+    phone.run(["ff", "say", "demo", PROMPT_IN_THE_CLOUD + script, "--wait"], limit_s=turn_s)
+    phone.run(["ff", "exec", "demo", "--", "git", "status", "--short", "--branch"], limit_s=STEP_S)
 
-    terminal.step("what it left in the checkout")
-    log = shell.run(["ff", "exec", "demo", "--", "git", "log", "--oneline", "--stat"], limit_s=STEP_S, capture=True)
-    if COMMIT not in log:
-        raise Failed(f"the commit {COMMIT!r} is not in the log")
-    shell.run(["ff", "status", "demo"], limit_s=STEP_S)
+    terminal.step("the laptop is open again: pull")
+    laptop.run(["ff", "pull", "demo"], limit_s=PREPARE_S)
+    log = laptop.run(["git", "-C", str(worktree), "log", "--oneline", "--stat"], limit_s=STEP_S, capture=True)
+    if AT_HOME not in log or IN_THE_CLOUD not in log:
+        raise Failed("a commit is missing at home")
+    if (worktree / "notes.txt").read_text() != "an untracked note, half a thought\n":
+        raise Failed("the untracked note is not what it was")
+    receipt = json.loads(laptop.run(["ff", "receipt", "demo", "--json"], limit_s=STEP_S, capture=True))
+    if receipt["sent"] != receipt["arrived"]:
+        raise Failed("the receipt's fingerprints differ")
 
-    terminal.step("deleting the workspace")
-    shell.run(["ff", "rm", "demo", "--yes"], limit_s=PREPARE_S)
+    terminal.step("and the conversation is at home too")
+    prompt = "What did we do?" + ("" if real else "\n%say We wrote hello.py on the laptop, and taught it names in the cloud.")
+    laptop.run(["ff", "say", "demo", prompt, "--wait"], limit_s=turn_s)
+
+    terminal.step("deleting the workspace, here and there")
+    laptop.run(["ff", "rm", "demo", "--yes", "--force"], limit_s=PREPARE_S)
 
 
 def _prove_nothing_is_left(terminal: Terminal, shell: Shell, deployment: str) -> None:

@@ -2,49 +2,15 @@
 
 import asyncio
 import json
-import os
 import signal
 from pathlib import Path
 
 import pytest
 from api_user import PASSWORD, new_id
 from stack import Stack
-
-from ff_cloud.testing.server import program
+from terminal import Terminal
 
 pytestmark = [pytest.mark.docker, pytest.mark.claude, pytest.mark.asyncio(loop_scope="session")]
-
-
-class Terminal:
-    """Runs ``ff`` with a configuration of its own."""
-
-    def __init__(self, config: Path) -> None:
-        self._config = config
-        self._environment = {"PATH": os.environ["PATH"], "HOME": str(config), "FF_CONFIG_DIR": str(config), "NO_COLOR": "1"}
-
-    def readable_by_others(self) -> list[Path]:
-        return [file for file in self._config.rglob("*") if file.is_file() and file.stat().st_mode & 0o077]
-
-    async def start(self, *words: str, stdin: bytes = b"") -> asyncio.subprocess.Process:
-        process = await asyncio.create_subprocess_exec(
-            program("ff"),
-            *words,
-            env=self._environment,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        assert process.stdin is not None
-        process.stdin.write(stdin)
-        process.stdin.close()
-        return process
-
-    async def ff(self, *words: str, stdin: bytes = b"", code: int = 0) -> str:
-        """What it writes; it must end with ``code``."""
-        process = await self.start(*words, stdin=stdin)
-        out, err = await asyncio.wait_for(process.communicate(), 90)
-        assert process.returncode == code, f"ff {' '.join(words)} → {process.returncode}\n{out.decode()}\n{err.decode()}"
-        return out.decode() if code == 0 else out.decode() + err.decode()
 
 
 async def test_a_day_at_the_terminal(stack: Stack, tmp_path: Path) -> None:

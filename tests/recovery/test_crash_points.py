@@ -38,11 +38,8 @@ EVERY = bool(os.environ.get("FF_SOAK_S"))
 another one does: before a step is after the one before it, and what is done and not written down is the same before its commit;
 and of the ways back it goes one.
 """
-TELLING = (":do:after_effect", ":settle:before_commit")
-OF_OTHERS = {
-    f"{place}:do:after_effect"
-    for place in ("provision:container", "provision:repository", "suspend:rest", "suspend:stop", "wake:container", "wake:bind")
-}
+TELLING = ":do:after_effect"
+OF_OTHERS = {f"{place}:do:after_effect" for place in ("provision:repository", "suspend:stop", "wake:bind")}
 """Where ``make test`` has others die than the worker."""
 
 
