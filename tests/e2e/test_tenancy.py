@@ -24,6 +24,7 @@ async def test_a_stranger_meets_404_everywhere(stack: Stack, user: User, strange
     bodies = {
         "/v1/workspaces/{workspace_id}/exec": {"argv": ["id"]},
         "/v1/workspaces/{workspace_id}/sessions": {},
+        "/v1/workspaces/{workspace_id}/takeover": {"epoch": 2, "desktop_id": str(new_id())},
         "/v1/sessions/{session_id}/messages": {"text": "hello"},
         "/v1/sessions/{session_id}/interrupt": {},
         "/v1/sessions/{session_id}/permissions/{request_id}": {"decision": "allow"},
