@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from ff_cloud.kit.crypto import Sealer
 from ff_cloud.kit.db import Tx
-from ff_cloud.operations.errors import OperationNotCancellable
+from ff_cloud.operations.errors import OperationActive, OperationNotCancellable
 from ff_cloud.operations.repository import OperationRepository
 from ff_cloud.operations.service import request_cancel, start
 from ff_cloud.users import plans
@@ -190,22 +190,28 @@ class WorkspaceService:
             await self._on_delete(tx, workspace_id)
         active = await OperationRepository(tx).active(str(workspace_id))
         if active is None:
-            if workspace.status is WorkspaceStatus.PROVISIONING:  # one that a desktop was about to send
-                await workspaces.move(workspace, WorkspaceStatus.FAILED)
-                workspace = replace(workspace, status=WorkspaceStatus.FAILED)
-            if workspace.status is not WorkspaceStatus.ARCHIVING:
-                await workspaces.move(workspace, WorkspaceStatus.ARCHIVING)
-            operation = await start(
-                tx,
-                TERMINATE,
-                key=str(workspace_id),
-                user_id=tx.user_id,
-                input={},
-                world=self._world,
-                cancellable=False,
-            )
-            await workspaces.set_operation(workspace_id, operation, self._rules.terminate_deadline_s)
-            return operation
+            try:
+                operation = await start(
+                    tx,
+                    TERMINATE,
+                    key=str(workspace_id),
+                    user_id=tx.user_id,
+                    input={},
+                    world=self._world,
+                    cancellable=False,
+                )
+            except OperationActive:  # begun by a loop since we looked, such as a checkpoint
+                active = await OperationRepository(tx).active(str(workspace_id))
+                if active is None:
+                    raise
+            else:
+                if workspace.status is WorkspaceStatus.PROVISIONING:  # one that a desktop was about to send
+                    await workspaces.move(workspace, WorkspaceStatus.FAILED)
+                    workspace = replace(workspace, status=WorkspaceStatus.FAILED)
+                if workspace.status is not WorkspaceStatus.ARCHIVING:
+                    await workspaces.move(workspace, WorkspaceStatus.ARCHIVING)
+                await workspaces.set_operation(workspace_id, operation, self._rules.terminate_deadline_s)
+                return operation
         if active.kind != TERMINATE:
             with suppress(OperationNotCancellable):  # it ends soon, and the deletion follows
                 await request_cancel(tx, str(workspace_id))
