@@ -50,6 +50,16 @@ class SessionRow:
     workflow: str = WORKFLOW
 
 
+_COLUMNS = (
+    "id, workspace_id, name, workflow, model, permissions, status, activity, provider_session_id, has_history, grants,"
+    " created_at, updated_at"
+)
+_INSERT = f"INSERT INTO sessions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  (words of ours)
+_REPLACE = f"{_INSERT} ON CONFLICT (id) DO UPDATE SET error_code = NULL, error_message = NULL, " + ", ".join(
+    f"{name} = excluded.{name}" for name in _COLUMNS.split(", ")[1:] if name != "workspace_id"
+)
+
+
 class SessionTable:
     """Reads and writes within one transaction. Whoever changes a row tells the journal in the same transaction."""
 
@@ -58,51 +68,11 @@ class SessionTable:
 
     def insert(self, row: SessionRow) -> None:
         """Add a session. Raises ``sqlite3.IntegrityError`` when its id is taken."""
-        self._tx.execute(
-            "INSERT INTO sessions"
-            " (id, workspace_id, name, workflow, model, permissions, status, activity, provider_session_id, has_history, grants,"
-            " created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                str(row.id),
-                str(row.workspace_id),
-                row.name,
-                row.workflow,
-                row.model,
-                row.permissions.value,
-                row.status.value,
-                row.activity.value,
-                row.provider_session_id,
-                int(row.has_history),
-                json.dumps(row.grants),
-                row.created_at.isoformat(),
-                row.updated_at.isoformat(),
-            ),
-        )
+        self._tx.execute(_INSERT, _values(row))
 
     def replace(self, row: SessionRow) -> None:
-        """Make a session what ``row`` says, whether or not there is one of its id."""
-        if self.get(row.id) is None:
-            self.insert(row)
-            return
-        self._tx.execute(
-            "UPDATE sessions SET name = ?, workflow = ?, model = ?, permissions = ?, status = ?, activity = ?,"
-            " provider_session_id = ?, has_history = ?, grants = ?, error_code = NULL, error_message = NULL, created_at = ?,"
-            " updated_at = ? WHERE id = ?",
-            (
-                row.name,
-                row.workflow,
-                row.model,
-                row.permissions.value,
-                row.status.value,
-                row.activity.value,
-                row.provider_session_id,
-                int(row.has_history),
-                json.dumps(row.grants),
-                row.created_at.isoformat(),
-                row.updated_at.isoformat(),
-                str(row.id),
-            ),
-        )
+        """Make a session what ``row`` says, whether or not there is one of its id; it has no error then."""
+        self._tx.execute(_REPLACE, _values(row))
 
     def get(self, session_id: SessionId) -> SessionRow | None:
         """The session, if there is one of that id."""
@@ -248,6 +218,25 @@ class SessionTable:
             "UPDATE session_requests SET state = ? WHERE id = ? AND state = 'PENDING'", (state, str(request_id))
         )
         return done.rowcount == 1
+
+
+def _values(row: SessionRow) -> tuple[object, ...]:
+    """In the order of ``_COLUMNS``."""
+    return (
+        str(row.id),
+        str(row.workspace_id),
+        row.name,
+        row.workflow,
+        row.model,
+        row.permissions.value,
+        row.status.value,
+        row.activity.value,
+        row.provider_session_id,
+        int(row.has_history),
+        json.dumps(row.grants),
+        row.created_at.isoformat(),
+        row.updated_at.isoformat(),
+    )
 
 
 def _session(row: sqlite3.Row) -> SessionRow:
