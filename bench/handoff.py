@@ -2,7 +2,8 @@
 
 Everything is what a user runs: ``ff serve`` on the desktop, ``ff-cloud serve`` with VMs in Docker, a git server in a process of
 its own. The clone and the moves take turns. A send is measured from the order to the moment the workspace is READY in the cloud,
-a pull to the moment it is at home.
+a pull to the moment it is at home; it begins when the server has stored its first copy of what arrived, which nobody waits for
+who comes back later.
 """
 
 import argparse
@@ -124,6 +125,15 @@ def moved(desk: Desktop, workspace: WorkspaceView, direction: Direction) -> tupl
     return took, handoff
 
 
+def until_saved(name: str) -> None:
+    """Wait for the first checkpoint in the cloud."""
+    deadline = time.monotonic() + LIMIT_S
+    while json.loads(ff("status", name, "--json"))["workspace"]["last_saved_at"] is None:
+        if time.monotonic() > deadline:
+            sys.exit(f"{name} was not saved in {LIMIT_S:.0f} s")
+        time.sleep(POLL_S)
+
+
 class Peak:
     """The most memory that ``ff serve`` and what it started ever had, in megabytes; private pages and its part of shared ones."""
 
@@ -163,6 +173,7 @@ def measure(desk: Desktop, folder: Path, url: str, rounds: int, size: str) -> Sa
         clone_s = cloned(url, folder / "clone")
         with Peak(pid) as peak:
             send_s, sent = moved(desk, made, Direction.SEND)
+            until_saved(name)
             pull_s, _ = moved(desk, made, Direction.PULL)
         ff("rm", name, "--yes", "--force")
         if number == 0:  # the first one fills the page cache, and makes the machine's mirror
