@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from api_user import User
@@ -15,8 +16,12 @@ from ff_cloud.kit.db import Database
 from ff_cloud.testing.cloud import IMAGE, Cloud
 from ff_cloud.testing.processes import ProcessEngine
 from ff_cloud.testing.settled import until_settled
+from ff_cloud.vms.engine.base import Engine
 from ff_cloud.vms.model import AnyVm, Vm
+from ff_cloud.vms.plan import PlanRules
+from ff_cloud.vms.reconcile import Reconciler
 from ff_cloud.vms.repository import SystemVmRepository
+from ff_cloud.workspaces.orders import Orders
 from ff_cloud.workspaces.service import WorkspaceService
 from ff_core.contract.workspace import VmStatus
 from ff_core.ids import VmId, WorkspaceId
@@ -43,6 +48,20 @@ class Here:
         cloud = self.cloud
         return WorkspaceService(
             rules=rules_of(cloud.settings, IMAGE), sealer=Sealer(cloud.secrets.sealing_key), world=cloud.world
+        )
+
+    def reconciler(self, engine: Engine | None = None) -> Reconciler:
+        """One that looks when it is told to; it lets nothing fall asleep. ``engine``: what it sees, when that is not what is."""
+        orders = Orders(db=self.db, world=self.cloud.world)
+        return Reconciler(
+            db=self.db,
+            engine=engine or self.engine,
+            wanted=orders.wanted,
+            orders=orders.by_act(),
+            rules=PlanRules(idle_max=None, warm_age_max=timedelta(hours=1)),
+            image=IMAGE,
+            world=self.cloud.world,
+            every_s=60.0,
         )
 
     async def vms(self, *statuses: VmStatus) -> list[AnyVm]:

@@ -283,9 +283,7 @@ class HandoffServer:
         bundle.write_bytes(handoff.data)
         url = handoff.wanted.workspace.repo_url
         base = None if url is None else self.remotes[url]
-        order = Unpack(
-            bundle=bundle, size=handoff.bundle.size, sha256=handoff.bundle.sha256, into=fresh, base=base, config_dir=top, cwd=top
-        )
+        order = Unpack(bundle=bundle, size=handoff.bundle.size, sha256=handoff.bundle.sha256, into=fresh, base=base)
         done = await asyncio.to_thread(unpack, order, lambda _: None)
         if handoff.status is HandoffStatus.RESTORING:
             shutil.rmtree(top, ignore_errors=True)

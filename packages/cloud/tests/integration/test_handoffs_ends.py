@@ -274,7 +274,8 @@ async def test_a_vm_that_dies_before_the_commit_is_started_again_after_it(here: 
         handoff = await sent(desktop, made)
         vm = await cloud.vm_of(made.workspace_id)
         await cloud.engine.lose(vm.id)
-        await asyncio.sleep(1.0)  # rounds of every loop: none of them takes it up
+        await cloud.reconciler().once()
+        assert await cloud.run("select from operations where status in ('queued', 'running')") == [], "nobody takes it up"
         assert (await cloud.vm_of(made.workspace_id)).status is VmStatus.CLAIMED
         assert (await desktop.look(handoff)).status is HandoffStatus.READY
         await desktop.commit(handoff)

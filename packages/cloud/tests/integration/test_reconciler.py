@@ -5,7 +5,6 @@ many more states, is packages/cloud/tests/properties/test_vm_plan.py.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
 from random import Random
 
 import pytest
@@ -18,10 +17,8 @@ from ff_cloud.testing.kinds import kinds_to_look_at
 from ff_cloud.testing.processes import ProcessEngine
 from ff_cloud.vms.engine.base import Limits, Observed, VmSpec
 from ff_cloud.vms.model import Desired, Vm
-from ff_cloud.vms.plan import FAILURES_MAX, PlanRules
-from ff_cloud.vms.reconcile import Reconciler
+from ff_cloud.vms.plan import FAILURES_MAX
 from ff_cloud.workspaces.kinds import CHECKPOINT, REVIVE, SUSPEND, UPGRADE, WAKE
-from ff_cloud.workspaces.orders import Orders
 from ff_core.contract.operation import TERMINATE
 from ff_core.contract.workspace import VmStatus, WorkspaceView
 from ff_core.ids import VmId
@@ -157,17 +154,7 @@ async def test_what_was_seen_before_the_row_changed_is_looked_at_again(here: Ent
     async with here(workers=0) as cloud:
         async with worker_of(cloud.cloud):
             workspace = await cloud.user.ready()
-        orders = Orders(db=cloud.db, world=WORLD)
-        reconciler = Reconciler(
-            db=cloud.db,
-            engine=Late(cloud.engine.root, IMAGE),
-            wanted=orders.wanted,
-            orders=orders.by_act(),
-            rules=PlanRules(idle_max=None, warm_age_max=timedelta(hours=1)),
-            image=IMAGE,
-            world=WORLD,
-            every_s=60.0,
-        )
+        reconciler = cloud.reconciler(Late(cloud.engine.root, IMAGE))
         await reconciler.once()
         async with cloud.db.system_transaction() as tx:
             assert await active_keys(tx) == set()

@@ -109,7 +109,7 @@ class Scene:
         rules = {"include": self.include, "refs": refs, "have": have, "whole": base is None}
         packed = pack(Pack(repository=source, config_dir=self.root, spool=spool, bundle=bundle, **rules), QUIET)
         done = unpack(
-            Unpack(bundle=bundle, size=packed.size, sha256=packed.sha256, into=into, base=base, config_dir=self.root, cwd=into),
+            Unpack(bundle=bundle, size=packed.size, sha256=packed.sha256, into=into, base=base),
             QUIET,
         )
         return done.fingerprint

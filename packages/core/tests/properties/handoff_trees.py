@@ -221,8 +221,6 @@ class Ground:
             sha256=packed.sha256,
             into=self.root / name,
             base=base,
-            config_dir=self.root / "elsewhere" / ".claude",
-            cwd=self.root / "elsewhere" / "repo",
         )
 
     def clone(self, name: str) -> Path:

@@ -83,8 +83,6 @@ class Case:
             size=len(data) if size is None else size,
             sha256=digest or sha256(data).hexdigest(),
             into=self.place / "into",
-            config_dir=Path("/nowhere"),
-            cwd=Path("/nowhere"),
         )
         try:
             unpack(order, ignored, durable=False)

@@ -122,7 +122,8 @@ class LeftBehind(View):
     path: str
     reason: str
     """``ignored``, ``special`` (pipe, socket, device), ``unreadable``, ``credential`` (looks like one, and nobody said yes),
-    ``temporary`` (of an agent or of git), ``other_filesystem``."""
+    ``temporary`` (of an agent or of git), ``other_filesystem``, ``worktree`` (of a repository that is elsewhere), ``name`` (some
+    file system takes it for ``.git``)."""
     size: int | None = None
 
 

@@ -126,7 +126,6 @@ class HandoffEndpoints:
             size=wanted.size,
             sha256=wanted.sha256,
             base=engine.settings.repository if engine.workspaces.ready() else None,
-            ground=engine.ground,
             progress=_unheard,
         )
         await asyncio.to_thread(self._take_place, wanted.id)

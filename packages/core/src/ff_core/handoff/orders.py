@@ -86,9 +86,6 @@ class Unpack(Request):
     """Has :data:`REPOSITORY`, :data:`CONVERSATIONS` and :data:`SPOOL` afterwards, or is not there."""
     base: Path | None = None
     """A repository that has the commits the bundle builds on; it is read only and may be removed afterwards."""
-    config_dir: Path
-    """Where transcripts will lie, and ``cwd`` the folder of the checkout then: their paths are written into them."""
-    cwd: Path
 
 
 class Unpacked(View):

@@ -180,13 +180,10 @@ class Handoffs:
         packed = await self.packer.pack(order, run_as=self._run_as, timeout_s=MOVE_TIMEOUT_S, progress=progress)
         return packed.model_copy(update={"contents": _with_records(packed.contents, record)})
 
-    async def unpack(
-        self, handoff_id: HandoffId, *, size: int, sha256: str, base: Path | None, ground: Ground, progress: OnProgress
-    ) -> Unpacked:
+    async def unpack(self, handoff_id: HandoffId, *, size: int, sha256: str, base: Path | None, progress: OnProgress) -> Unpacked:
         """Make of the bundle at :meth:`bundle` what was packed, at :meth:`staging`; its fingerprint is that of the bundle.
 
-        ``base``: a repository with the commits it builds on. ``ground``: where all of it will be. Raises what ``child.unpack``
-        does.
+        ``base``: a repository with the commits it builds on. Raises what ``child.unpack`` does.
         """
         staging = self.staging(handoff_id)
         await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
@@ -197,8 +194,6 @@ class Handoffs:
             sha256=sha256,
             into=staging,
             base=base,
-            config_dir=ground.config_dir,
-            cwd=ground.repository,
         )
         return await self.packer.unpack(order, run_as=self._run_as, timeout_s=MOVE_TIMEOUT_S, progress=progress)
 

@@ -116,7 +116,6 @@ async def _unpack(trip: Trip) -> None:
         size=facts.size,
         sha256=facts.sha256,
         base=project.path,
-        ground=home.ground(project.path),
         progress=trip.report.progress,
     )
     told = differences(facts.fingerprint, unpacked.fingerprint)
