@@ -66,6 +66,7 @@ async def test_a_nasty_worktree_goes_to_the_cloud_and_back_and_loses_nothing(sta
         work = "echo more >> both.txt && git add both.txt && git commit -qm 'In the cloud' && echo new > cloud.txt"
         await home.ff("exec", "friday", "--", "sh", "-c", work)
         await home.ff("exec", "friday", "--", "sh", "-c", "git branch side && git rm -q --cached tool.sh && rm crlf.txt")
+        await home.ff("exec", "friday", "--", "sh", "-c", "echo TOKEN=of-the-agent >> .env")
         there = await seen_there(home, "friday")
         await home.ff("pull", "friday", limit_s=150)
 
@@ -73,6 +74,7 @@ async def test_a_nasty_worktree_goes_to_the_cloud_and_back_and_loses_nothing(sta
         assert found["workspace"]["location"] == "DESKTOP"
         assert Path(found["workspace"]["path"]) == repo.path, "untouched since the send: it lands where it was"
         assert without(seen_here(repo.path), b"node_modules", b"build") == there
+        assert (repo.path / ".env").read_text() == "SECRET=of-the-user\nTOKEN=of-the-agent\n"
         assert (repo.path / "node_modules/left/pad.js").read_text() == "module.exports = 1\n"
         assert repo.git("rev-parse", "--verify", "side")
         receipt = await home.json("receipt", "friday")

@@ -207,6 +207,7 @@ class Nomad:
     async def moves(self, case: Case) -> Blow:
         """Move it while ``case`` happens, finish the move, and require that all is as it has to be."""
         begun = time.monotonic()
+        await self.stage.there.log_in()  # all cases together take longer than a login lasts
         await self.to(case.way)
         await self._change(case)
         epoch = self.stage.ledger.home(self.id).epoch
@@ -225,7 +226,7 @@ class Nomad:
         git = "git -c user.name=Me -c user.email=me@example.com"
         script = (
             f"echo {word} > committed.txt && git add committed.txt && {git} commit -qm '{word}' -- committed.txt"
-            f" && echo {word} >> intended.txt && echo {word} > {other}"
+            f" && echo {word} >> intended.txt && echo {word} > {other} && echo WORD={self._changes} > .env"
         )
         if case.way is Way.PULL:
             await self.stage.there.shell(self.id, script)

@@ -302,7 +302,7 @@ class HandoffServer:
             have=handoff.wanted.have,
             whole=not handoff.wanted.have,
             refs="all",
-            include=("*",),
+            include=(*self._came_by(handoff), *handoff.wanted.include),
             credentials=True,
             spool=spool,
             bundle=bundle,
@@ -313,6 +313,11 @@ class HandoffServer:
         handoff.contents = packed.contents
         if handoff.status is HandoffStatus.EXPORTING:
             handoff.status = HandoffStatus.READY
+
+    def _came_by(self, handoff: Handoff) -> tuple[str, ...]:
+        of_it = [each for each in self.handoffs.values() if each.wanted.workspace_id == handoff.wanted.workspace_id]
+        sent = [each for each in of_it if (each.wanted.direction, each.status) == (Direction.SEND, HandoffStatus.COMMITTED)]
+        return sent[-1].wanted.include if sent else ()
 
     def _new(self, wanted: NewHandoff) -> WorkspaceView:
         made = self.workspaces[wanted.workspace_id] = WorkspaceView(

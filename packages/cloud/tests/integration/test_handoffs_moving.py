@@ -73,6 +73,25 @@ async def test_there_and_back(here: Enter) -> None:
         assert await cloud.run("select 1 from handoff_pieces") == []
 
 
+async def test_ignored_files_go_home_by_the_rules_they_came_by(here: Enter, folder: Path) -> None:
+    made = await make_bundle(folder)
+    async with here() as cloud:
+        desktop = Desktop(cloud.user)
+        sent = desktop.sent(made.workspace_id, made.content, **made.sent(include=["/.env"]))
+        send = await desktop.until(await desktop.upload(await desktop.begin(sent), made.content), HandoffStatus.READY)
+        await desktop.commit(send)
+        names = ".env more.local other.local"
+        await cloud.user.shell(made.workspace_id, f"printf '*.local\\n.env\\n' >.gitignore; touch {names}")
+        # Another desktop, which has a rule of its own and does not know that of the first.
+        pull = await desktop.begin_pull(made.workspace_id, epoch=1, include=["/more.local"])
+        pull = await desktop.until(pull, HandoffStatus.READY)
+        assert pull.contents is not None
+        assert sorted(pull.contents.included) == [".env", "more.local"]
+        assert [(left.path, left.reason) for left in pull.contents.left_behind] == [("other.local", "ignored")]
+        await desktop.commit(pull, pull.bundle.fingerprint if pull.bundle else None)
+        await cloud.settled()
+
+
 async def test_what_the_remote_has_is_fetched_from_there(here: Enter, folder: Path) -> None:
     (folder / "served").mkdir()
     async with here() as cloud, GitServer(folder / "served") as server:

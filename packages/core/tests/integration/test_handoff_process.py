@@ -23,6 +23,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b
 SESSION = UUID("01890000-0000-7000-8000-000000000001")
 PROVIDER = "3f2b8c1e-0000-4000-8000-00000000abcd"
 TIMEOUT_S = 60.0
+PROGRAM = (sys.executable, "-I", "-m", "ff_core.handoff")
 
 
 @pytest.fixture
@@ -199,7 +200,7 @@ def test_killed_while_it_unpacks_nothing_is_left_but_what_the_next_one_removes(g
     packed = ground.pack(whole=True)
     order = ground.unpacking(packed, "into")
     pipe = subprocess.PIPE
-    process = subprocess.Popen([sys.executable, "-I", "-m", "ff_core.handoff"], stdin=pipe, stdout=pipe, stderr=pipe)
+    process = subprocess.Popen([*PROGRAM, str(os.getpid())], stdin=pipe, stdout=pipe, stderr=pipe)
     assert process.stdin is not None
     assert process.stderr is not None
     process.stdin.write(order.model_dump_json().encode())
@@ -224,7 +225,7 @@ def test_the_process_ends_with_whoever_started_it(ground):
     packed = ground.pack(whole=True)
     order, said = ground.root / "order", ground.root / "said"
     order.write_text(ground.unpacking(packed, "into").model_dump_json())
-    script = f"{sys.executable} -I -m ff_core.handoff <{order} >{said}.out 2>{said} & echo $!; wait"
+    script = f"{' '.join(PROGRAM)} $$ <{order} >{said}.out 2>{said} & echo $!; wait"
     starter = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE)
     assert starter.stdout is not None
     process = int(starter.stdout.readline())
@@ -236,6 +237,18 @@ def test_the_process_ends_with_whoever_started_it(ground):
     ground.unpack(packed, "into")  # waits until it is alone
     assert (ground.root / "said.out").read_bytes() == b""
     assert (ground.unpacked("into") / "large").stat().st_size == 60_000_000
+
+
+def test_the_process_does_nothing_when_whoever_started_it_is_dead_before_it_looks(ground):
+    begin(ground)
+    order = ground.unpacking(ground.pack(), "into")
+    starter = subprocess.Popen(["true"])
+    starter.wait()
+    done = subprocess.run(
+        [*PROGRAM, str(starter.pid)], input=order.model_dump_json().encode(), capture_output=True, check=False, timeout=TIMEOUT_S
+    )
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"")
+    assert not (ground.root / "into").exists()
 
 
 def test_refs_are_read_as_they_are(ground):

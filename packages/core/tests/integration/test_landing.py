@@ -6,6 +6,7 @@
 import os
 import shutil
 import subprocess
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -16,7 +17,7 @@ from ff_core.contract.handoff import Fingerprint
 from ff_core.git.exact.words import shown
 from ff_core.handoff.errors import LandingPlaceTaken, WorktreeChanged
 from ff_core.handoff.landing import PLACES, fingerprint_of, land, obstacles
-from ff_core.handoff.orders import JOURNAL, RECORDS, Land, Look, Obstacles, Pack, Survey, Unpack
+from ff_core.handoff.orders import JOURNAL, RECORDS, Land, Landed, Look, Obstacles, Pack, Survey, Unpack
 from ff_core.handoff.pack import pack
 from ff_core.handoff.unpack import unpack
 
@@ -108,11 +109,7 @@ class Scene:
         bundle = self.root / "bundle"
         rules = {"include": self.include, "refs": refs, "have": have, "whole": base is None}
         packed = pack(Pack(repository=source, config_dir=self.root, spool=spool, bundle=bundle, **rules), QUIET)
-        done = unpack(
-            Unpack(bundle=bundle, size=packed.size, sha256=packed.sha256, into=into, base=base),
-            QUIET,
-        )
-        return done.fingerprint
+        return unpack(Unpack(bundle=bundle, size=packed.size, sha256=packed.sha256, into=into, base=base), QUIET).fingerprint
 
     def order(self, **changes: object) -> Land:
         values = {
@@ -282,6 +279,25 @@ def test_killed_everywhere_it_finishes(scene, where):
     here, there = seen(Path(order.worktree), hidden=("node_modules",)), seen(scene.cloud)
     assert (here["files"], here["index"], here["stash"]) == (there["files"], there["index"], there["stash"])
     assert git(Path(order.worktree), "rev-parse", "HEAD") == git(scene.cloud, "rev-parse", "HEAD")
+
+
+def test_one_that_goes_on_after_its_server_died_is_waited_for(scene):
+    told: list[tuple[str, str]] = []
+    others: list[Landed] = []
+    other = threading.Thread(
+        target=lambda: others.append(land(scene.order(), QUIET, lambda place: told.append(("second", place))))
+    )
+
+    def crash(place: str) -> None:
+        told.append(("first", place))
+        if place == PLACES[0]:
+            other.start()
+
+    first = land(scene.order(), QUIET, crash)
+    other.join()
+    assert [who for who, _ in told] == ["first"] * len(PLACES) + ["second"] * (len(told) - len(PLACES))
+    assert [first.differences, *(each.differences for each in others)] == [(), ()]
+    assert seen(scene.worktree, hidden=("node_modules",)) == seen(scene.cloud)
 
 
 @pytest.mark.parametrize("at", [3, 8])

@@ -181,6 +181,13 @@ class SystemHandoffRepository(_Shared):
         statement = select(handoffs).where(_C.id == handoff_id, _C.user_id == user_id)
         return await self._one(statement.with_for_update() if lock else statement)
 
+    async def included_in_last_send(self, handoff: Handoff) -> tuple[str, ...]:
+        """By what rules ignored files came into the workspace that ``handoff`` takes away."""
+        mine = (_C.user_id == handoff.user_id, _C.workspace_id == handoff.workspace_id)
+        sent = (*mine, _C.direction == Direction.SEND, _C.status == HandoffStatus.COMMITTED)
+        found = await self._one(select(handoffs).where(*sent).order_by(_C.epoch.desc()).limit(1))
+        return () if found is None else found.wanted.include
+
     async def arrived(self, handoff: Handoff, found: Fingerprint, expires_s: float) -> None:
         """A send was unpacked, and this is what it is."""
         await self._change(handoff, arrived=dump(found), expires_at=_in(expires_s))

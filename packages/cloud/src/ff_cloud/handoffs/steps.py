@@ -324,7 +324,10 @@ class Pack(HandoffStep):
         """See :class:`Step`. Of a bundle that was made before nothing counts any more."""
         handoff = await self._open(op)
         target = await self._target(op)
-        wanted = Export(id=handoff.id, have=handoff.wanted.have, include=handoff.wanted.include)
+        async with self._db.system_transaction() as tx:
+            came_by = await SystemHandoffRepository(tx).included_in_last_send(handoff)
+        include = tuple(dict.fromkeys((*came_by, *handoff.wanted.include)))
+        wanted = Export(id=handoff.id, have=handoff.wanted.have, include=include)
         try:
             async with self._footing.under(target.vm):
                 made = await self._daemons.call(target, lambda daemon: daemon.export(wanted))

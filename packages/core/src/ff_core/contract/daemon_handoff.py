@@ -72,7 +72,7 @@ class Export(Request):
 
     id: HandoffId
     have: Annotated[tuple[ObjectName, ...], Field(max_length=HAVE_MAX)] = ()
-    include: Annotated[tuple[str, ...], Field(max_length=INCLUDE_MAX)] = ()
+    include: Annotated[tuple[str, ...], Field(max_length=2 * INCLUDE_MAX)] = ()
 
 
 class Exported(View):

@@ -34,7 +34,8 @@ BUNDLE_BYTES_MAX = 64 << 30
 PIECE_BYTES_MAX = 16 << 20
 HAVE_MAX = 1_000
 """Commits a receiver may name as known to it."""
-INCLUDE_MAX = 100
+INCLUDE_MAX = 200
+"""Lines of a project's list and of a command's, ``contract.local.INCLUDE_MAX`` each."""
 LEFT_BEHIND_SHOWN_MAX = 500
 DIFFERENCES_SHOWN_MAX = 20
 
@@ -200,7 +201,8 @@ class NewHandoff(Request):
     have: Annotated[tuple[ObjectName, ...], Field(max_length=HAVE_MAX)] = ()
     """Pull: commits this desktop has, so that they need not travel."""
     include: Annotated[tuple[str, ...], Field(max_length=INCLUDE_MAX)] = ()
-    """Pull: ignored files that travel, as lines of a gitignore file; beside the repository's ``.worktreeinclude``."""
+    """Ignored files that travel, as lines of a gitignore file; beside the repository's ``.worktreeinclude``. A send says it so
+    that they find their way home: a pull takes what its own list and that of the last send name."""
     interrupt: bool = False
     """Pull: stop a turn that runs; otherwise it is refused."""
 

@@ -1,7 +1,7 @@
 """A program of its own that packs and unpacks: it runs as the workspace's user, and is killed when nobody wants it any more.
 
-An order on standard input (:data:`ff_core.handoff.orders.Order`), the answer on standard output; lines of progress on standard
-error. Exit code 3: the answer is :class:`Failed`.
+The process that waits for it as the only word, an order on standard input (:data:`ff_core.handoff.orders.Order`), the answer on
+standard output; lines of progress on standard error. Exit code 3: the answer is :class:`Failed`.
 """
 
 import errno
@@ -34,7 +34,7 @@ ORPHAN_S = 0.2
 def main() -> int:
     """See the module."""
     os.nice(NICENESS)
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(int(sys.argv[1]),), daemon=True).start()
     try:
         order: Order = TypeAdapter(Order).validate_json(sys.stdin.buffer.read())
         answer, code = _carry_out(order, _Telling()), 0
@@ -59,7 +59,7 @@ def _end_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(ORPHAN_S)
     if os.getpgrp() == os.getpid():
-        os.killpg(0, signal.SIGKILL)  # with git
+        os.killpg(0, signal.SIGTERM)  # with git, which takes its lock files away
     os.kill(os.getpid(), signal.SIGKILL)
 
 

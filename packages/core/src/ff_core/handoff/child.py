@@ -1,6 +1,7 @@
 """Has the packing process do something, and says what came of it."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -94,7 +95,8 @@ async def _ask(
     said, lines = bytearray(), _Lines(progress)
     try:
         async with stream(
-            [sys.executable, "-I", "-m", "ff_core.handoff"],  # -I: nothing of where it stands is imported
+            # -I: nothing of where it stands is imported. Who we are, since we may be dead before it can look.
+            [sys.executable, "-I", "-m", "ff_core.handoff", str(os.getpid())],
             cwd=Path("/"),
             env=clean_env(),
             timeout_s=timeout_s,

@@ -27,6 +27,7 @@ from ff_core.handoff.landing_mark import NOTHING, Before, Mark, sum_of
 from ff_core.handoff.listing import FOLDER, Node
 from ff_core.handoff.look import OnProgress, Part, look
 from ff_core.handoff.orders import Land, Landed, Look, Looked, Obstacles, Obstructed, Progress, Survey
+from ff_core.handoff.solid import alone_in
 from ff_core.handoff.walk import Found, Opened, node, walk
 
 LANDING = "landing"
@@ -91,9 +92,9 @@ def obstacles(order: Obstacles) -> Obstructed:
 def land(order: Land, progress: OnProgress, crash: Crash = lambda _: None) -> Landed:
     """See the module. Raises ``WorktreeChanged`` and ``LandingPlaceTaken``: then decide anew where it goes; else repeat it.
 
-    Other errors are those of the disk and of git.
+    Other errors are ``HandoffBusy`` and those of the disk and of git.
     """
-    with tempfile.TemporaryDirectory(prefix="ff-landing-") as folder:
+    with alone_in(order.staging.parent), tempfile.TemporaryDirectory(prefix="ff-landing-") as folder:
         return _Landing(order, Path(folder), progress, crash).run()
 
 

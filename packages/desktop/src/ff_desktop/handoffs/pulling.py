@@ -77,6 +77,7 @@ async def _create(trip: Trip) -> None:
         desktop_id=trip.home.desktop.id,
         desktop_name=trip.home.desktop.name,
         have=state.have,
+        include=_project(trip).include,
         interrupt=handoff.wanted.interrupt,
     )
     server = await trip.server()

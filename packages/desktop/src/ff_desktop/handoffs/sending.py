@@ -52,6 +52,7 @@ async def _freeze(trip: Trip) -> None:
 
 async def _create(trip: Trip) -> None:
     handoff, state = trip.handoff, trip.handoff.state
+    assert state.travels is not None  # noqa: S101  (written with CHECKED)
     workspace = _workspace(trip)
     wanted = NewHandoff(
         id=handoff.id,
@@ -65,6 +66,7 @@ async def _create(trip: Trip) -> None:
             repo_url=state.repo_url,
             github_issue_url=workspace.github_issue_url,
         ),
+        include=state.travels.include,
     )
     server = await trip.server()
     await server.create(wanted)

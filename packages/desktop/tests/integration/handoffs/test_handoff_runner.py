@@ -57,13 +57,17 @@ async def test_both_versions_are_kept(desk, server):
 
 async def test_a_second_laptop_takes_it(desk, server, tmp_path, remote):
     workspace = desk.workspace()
-    await desk.move(workspace, Direction.SEND)
+    (desk.folder / "work" / ".gitignore").write_text("*.env\n")
+    (desk.folder / "work" / "test.env").write_text("SECRET=1\n")
+    await desk.move(workspace, Direction.SEND, include=("*.env",))
+    (server.cloud(workspace) / "test.env").write_text("SECRET=2\n")
     other = Desk(tmp_path / "other", server.url, remote, name="another")
     await other.open()
     try:
         pulled = await other.move(workspace, Direction.PULL)
         assert (pulled.status, pulled.name, pulled.landed_beside) == (DONE, "work", False)
         assert (Path(pulled.landed_at) / "new.txt").read_text() == "untracked\n"
+        assert (Path(pulled.landed_at) / "test.env").read_text() == "SECRET=2\n", "by the rule of the send"
         assert other.git(Path(pulled.landed_at), "branch", "--show-current") == "work"
         assert owners(server, workspace, desk, other) == 1
         refused = await desk.move(workspace, Direction.PULL)
