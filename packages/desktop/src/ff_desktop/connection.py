@@ -1,7 +1,9 @@
 """HTTP to one server: bounded, timed, typed by the contract; every foreign error is translated here."""
 
 import contextlib
+import functools
 import socket
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,6 +39,12 @@ HERE = Server(url="http://ff-serve", loopback=True, insecure=False)
 """The name of ``ff serve`` in what is sent over its socket."""
 
 
+@functools.cache
+def _authorities(*, trust_env: bool) -> ssl.SSLContext:
+    """Whom to trust, read once for all connections of a process: that takes longer than most answers."""
+    return httpx2.create_ssl_context(trust_env=trust_env)
+
+
 class Connection:
     """A server and, for most calls, who calls. Redirects are not followed, so the credential goes nowhere else.
 
@@ -64,6 +72,7 @@ class Connection:
             timeout=httpx2.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             follow_redirects=False,
             transport=None if socket_path is None else httpx2.HTTPTransport(uds=str(socket_path), verify=False),
+            verify=_authorities(trust_env=not server.loopback) if socket_path is None else False,
             trust_env=not server.loopback,  # a proxy from the environment can't reach this machine's loopback
         )
 

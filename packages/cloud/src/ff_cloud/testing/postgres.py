@@ -29,7 +29,9 @@ class PostgresForTests:
     def create_database(self, *, migrated: bool = True) -> URL:
         """Make a database of its own and return its URL, with the server's login."""
         name = f"test_{next(self._count)}"
-        self._run("create database {} owner {} template {}", name, LOGIN, _TEMPLATE if migrated else "template0")
+        # As files, and not through the log: half the work, since nothing here waits for a disk.
+        copied = "create database {} owner {} template {} strategy file_copy"
+        self._run(copied, name, LOGIN, _TEMPLATE if migrated else "template0")
         return self.server.url().set(database=name)
 
     def drop_database(self, url: URL) -> None:
