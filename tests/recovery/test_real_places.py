@@ -1,6 +1,7 @@
 """A server that dies by SIGKILL in the middle of anything, with real containers: the next one brings everything to its end."""
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -180,13 +181,17 @@ async def mortal(life: Mortal) -> AsyncIterator[Mortal]:
 
 
 ORDER, MANY, SUSPEND, WAKE, UPGRADES = Mortal.order, Mortal.order_many, Mortal.suspend, Mortal.look_inside, Mortal.upgrade
-PLACES = [
-    ("warm:container:do:after_effect", ORDER),
+MORE = [
     ("claim:before_bind", ORDER),
-    ("claim:after_bind", ORDER),
-    ("provision:container:do:after_effect", MANY),
     ("provision:bind:do:before_commit", MANY),
     ("provision:repository:do:after_effect", MANY),
+]
+"""Tried by ``make soak`` only; with daemons as processes ``test_crash_points`` tries them always."""
+PLACES = [
+    ("warm:container:do:after_effect", ORDER),
+    ("claim:after_bind", ORDER),
+    ("provision:container:do:after_effect", MANY),
+    *(MORE if os.environ.get("FF_SOAK_S") else ()),
     ("suspend:stop:do:after_effect", SUSPEND),
     ("wake:container:do:after_effect", WAKE),
     ("upgrade:renew:do:after_commit", UPGRADES),

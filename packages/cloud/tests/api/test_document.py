@@ -22,7 +22,7 @@ from ff_cloud.testing.whole_app import whole_app
 from ff_core.world import SystemWorld
 
 SOAK_S = int(os.environ.get("FF_SOAK_S", "0"))
-SHORT_S = 30
+SHORT_S = 15
 ACCOUNT = {"email": "ann@example.com", "password": "tangerine lamp over the river"}
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 # What would end the login that all other requests need, and streams, which by their nature do not end.

@@ -120,7 +120,7 @@ async def orphans(here: Here, dice: Random) -> None:
         )
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, 6])
+@pytest.mark.parametrize("seed", [1, 6])
 async def test_two_workers_settle_whatever_they_find(here: Enter, seed: int) -> None:
     dice = Random(seed)
     async with here(workers=0, pool_size=1) as cloud, made(cloud) as workspaces:
