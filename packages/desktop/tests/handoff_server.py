@@ -152,7 +152,7 @@ class HandoffServer:
         wanted = NewHandoff.model_validate_json(await request.body())
         known = self.handoffs.get(wanted.id)
         if known is not None:
-            return _say(self._view(known))
+            return _say(self._view(known)) if known.wanted == wanted else _problem(409, "handoff_differs")
         workspace = self.workspaces.get(wanted.workspace_id)
         if workspace is None and wanted.direction is Direction.SEND:
             workspace = self._new(wanted)

@@ -82,6 +82,8 @@ class State(View):
     """By force: the handoff that was under way."""
     have: tuple[str, ...] = ()
     """Pull: commits that are here."""
+    include: tuple[str, ...] = ()
+    """Pull: the project's list of ignored files that travel, as it was."""
     travels: Travels | None = None
     bundle: BundleFacts | None = None
     contents: Contents | None = None

@@ -63,6 +63,7 @@ async def _check(trip: Trip) -> None:
         project_id=str(project.id),
         repo_url=there.repo_url,
         have=list(have),
+        include=project.include,
     )
 
 
@@ -77,7 +78,7 @@ async def _create(trip: Trip) -> None:
         desktop_id=trip.home.desktop.id,
         desktop_name=trip.home.desktop.name,
         have=state.have,
-        include=_project(trip).include,
+        include=state.include,
         interrupt=handoff.wanted.interrupt,
     )
     server = await trip.server()
