@@ -16,7 +16,7 @@ from ff_cloud.kit.migrate import migrate
 from ff_cloud.kit.postgres import LOGIN, EmbeddedPostgres
 
 _TEMPLATE = "ff_template"
-_NOT_DURABLE = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+_NOT_DURABLE = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "autovacuum": "off"}
 
 
 class PostgresForTests:
