@@ -6,6 +6,7 @@ shared starts a server of its own, with ``running_server``.
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,6 +19,8 @@ from ff_cloud.testing.vm_network import vm_network
 from ff_cloud.vms.image import LATEST
 from ff_core.testing.git_server import GitServer
 from ff_core.testing.model_api import ModelApi
+
+LONGEST = {"test_apart.py", "test_demo.py", "test_handoff.py", "test_handoff_cases.py", "test_sleep.py"}
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -60,6 +63,14 @@ async def user(accounts: Accounts) -> AsyncIterator[User]:
 async def stranger(accounts: Accounts) -> AsyncIterator[User]:
     async with accounts.lent() as somebody:
         yield somebody
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is here comes last, since its server runs until all is over; of it the longest files first, so that no process has to
+    wait for one that begins last.
+    """
+    own = Path(__file__).parent
+    items.sort(key=lambda item: 0 if item.path.parent != own else 1 if item.path.name in LONGEST else 2)
 
 
 @pytest.hookimpl(wrapper=True)

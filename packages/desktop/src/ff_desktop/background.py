@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -106,6 +107,8 @@ class Background:
 
         self._until(settled, START_S_MAX)
         if found:
+            if found[-1].pid != pid and not exits:
+                os.kill(pid, signal.SIGTERM)  # somebody was quicker; coming late it would serve when that one has been stopped
             return found[-1]
         raise ServeFailed(f"`ff serve` could not be started. The end of {settings.log_path}: {_log_end(settings.log_path)}")
 

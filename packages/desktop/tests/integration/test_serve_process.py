@@ -69,6 +69,26 @@ def test_many_who_start_it_get_one_that_only_its_user_can_reach_and_that_belongs
     assert agents_of("of-an-agent") == []
 
 
+class Late(Background):
+    """Looked a moment before the other one answered."""
+
+    def __init__(self, desk) -> None:
+        parts = desk.parts
+        super().__init__(parts.settings, connect=lambda: parts.local().connection, sleep=parts.sleep, note=print)
+        self._looked = False
+
+    def health(self):
+        looked, self._looked = self._looked, True
+        return super().health() if looked else None
+
+
+def test_one_that_was_started_in_vain_does_not_come_later(desk):
+    first = desk.json("serve", "--background")["pid"]
+    assert Late(desk).ensure().pid == first
+    _, status = os.waitpid(-1, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
+
+
 def test_it_is_stopped_and_started_again_when_it_is_needed(desk):
     assert desk.ff("serve", "--status", code=1)
     first = desk.json("serve", "--background")["pid"]
@@ -167,7 +187,7 @@ def test_told_to_end_it_ends_agents_first_and_prompts_wait(desk):
     assert not (desk.data / "serve.sock").exists()
     desk.ff("ls")
     until(lambda: "Then this." in [said.text for said in bodies(desk, workspace, "message.assistant")])
-    assert [turn.outcome for turn in bodies(desk, workspace, "turn.finished")] == ["interrupted", "done"]
+    until(lambda: [turn.outcome for turn in bodies(desk, workspace, "turn.finished")] == ["interrupted", "done"])
 
 
 def test_who_watches_goes_on_watching_over_a_kill(desk):
