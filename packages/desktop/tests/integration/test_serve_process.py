@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,16 @@ def test_many_who_start_it_get_one_that_only_its_user_can_reach_and_that_belongs
     assert agents_of("of-an-agent") == []
 
 
+def children():
+    """Of this process, also those that have ended and nobody has heard of."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            found |= {int(process.name)} if parent == os.getpid() else set()
+    return found
+
+
 class Late(Background):
     """Looked a moment before the other one answered."""
 
@@ -84,8 +95,10 @@ class Late(Background):
 
 def test_one_that_was_started_in_vain_does_not_come_later(desk):
     first = desk.json("serve", "--background")["pid"]
+    before = children()
     assert Late(desk).ensure().pid == first
-    _, status = os.waitpid(-1, 0)
+    (vain,) = children() - before
+    _, status = os.waitpid(vain, 0)
     assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
 
 
