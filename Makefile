@@ -30,7 +30,7 @@ test: ## run all tests, with real PostgreSQL, git, Docker and Claude CLI
 	echo "test: pytest in $(WORKERS) processes"
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
-soak: ## 1,000 workspaces come and go while things are killed; somebody dies at every place; the API for 8 minutes; about half an hour
+soak: ## 1,000 workspaces come and go while things are killed; somebody dies at every place; the API for 8 minutes; over an hour
 	scripts/bootstrap.sh env docker image tests
 	$(BIN)/python tests/soak/soak.py --rounds 1000 --faults
 	FF_SOAK_S=480 $(BIN)/pytest -q tests/recovery/test_crash_points.py tests/recovery/test_handoff_deaths.py tests/recovery/test_real_handoffs.py tests/recovery/test_real_places.py tests/recovery/test_real_docker.py packages/cloud/tests/api

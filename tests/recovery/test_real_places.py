@@ -186,7 +186,7 @@ MORE = [
     ("provision:bind:do:before_commit", MANY),
     ("provision:repository:do:after_effect", MANY),
 ]
-"""Tried by ``make soak`` only; with daemons as processes ``test_crash_points`` tries them always."""
+"""Tried by ``make soak`` only. With daemons as processes ``test_crash_points`` tries the claim and the effects always."""
 PLACES = [
     ("warm:container:do:after_effect", ORDER),
     ("claim:after_bind", ORDER),

@@ -1,40 +1,26 @@
 """A scripted server, and ``ff`` as a person runs it."""
 
-import asyncio
 import contextlib
 import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
 from scripted_server import PASSWORD, ScriptedServer
+from threads import in_a_thread
 from typer.testing import CliRunner
 
-from ff_core.testing.serve import serving
 from ff_desktop.cli.main import app
 
 
 @pytest.fixture
 def server():
-    """The scripted server, listening on a free port of loopback, in a thread of its own."""
-    scripted, ready, box = ScriptedServer(), threading.Event(), {}
-
-    async def run():
-        box["loop"], box["end"] = asyncio.get_running_loop(), asyncio.Event()
-        async with serving(scripted.app()) as scripted.url:
-            ready.set()
-            await box["end"].wait()
-
-    thread = threading.Thread(target=asyncio.run, args=(run(),))
-    thread.start()
-    assert ready.wait(10)
-    yield scripted
-    box["loop"].call_soon_threadsafe(box["end"].set)
-    thread.join(10)
-    assert not thread.is_alive()
+    """The scripted server."""
+    scripted = ScriptedServer()
+    with in_a_thread(scripted):
+        yield scripted
 
 
 class FF:

@@ -1,38 +1,23 @@
 """``ff send``, ``ff pull``, ``ff handoffs`` and ``ff receipt``, as a person types them, with a real ``ff serve``."""
 
-import asyncio
 import os
 import signal
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
 from desk import Desk, until
 from handoff_server import HandoffServer
-
-from ff_core.testing.serve import serving
+from threads import in_a_thread
 
 pytestmark = [pytest.mark.claude, pytest.mark.timeout(60)]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """In a thread of its own."""
-    scripted, ready, box = HandoffServer(tmp_path_factory.mktemp("server") / "cloud"), threading.Event(), {}
-
-    async def run():
-        box["loop"], box["end"] = asyncio.get_running_loop(), asyncio.Event()
-        async with serving(scripted.app()) as scripted.url:
-            ready.set()
-            await box["end"].wait()
-
-    thread = threading.Thread(target=asyncio.run, args=(run(),))
-    thread.start()
-    assert ready.wait(10)
-    yield scripted
-    box["loop"].call_soon_threadsafe(box["end"].set)
-    thread.join(10)
+    scripted = HandoffServer(tmp_path_factory.mktemp("server") / "cloud")
+    with in_a_thread(scripted):
+        yield scripted
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,8 @@ def land(order: Land, progress: OnProgress, crash: Crash = lambda _: None) -> La
 
     Other errors are ``HandoffBusy`` and those of the disk and of git.
     """
-    with alone_in(order.staging.parent), tempfile.TemporaryDirectory(prefix="ff-landing-") as folder:
+    beside = order.staging.parent  # what a killed one leaves goes with the handoff
+    with alone_in(beside), tempfile.TemporaryDirectory(prefix="ff-landing-", dir=beside) as folder:
         return _Landing(order, Path(folder), progress, crash).run()
 
 
